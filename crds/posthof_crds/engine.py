@@ -1,0 +1,299 @@
+"""EngineConfig: everything a worker needs to know, compiled, immutable, with a content hash.
+
+Rules of this file
+- Values only: no I/O, no pydantic, no manifest. Made by `posthof_crds.compile`, sent to workers as msgpack.
+- It *names* secrets (`SecretRef`), it never holds them.
+- Durations are seconds (float), sizes are bytes (int), networks are strings that `ipaddress` accepts.
+- Domains are lower-case A-labels. Names of objects are the manifests' metadata.name.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+
+import msgspec
+
+
+class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Base of all parts of EngineConfig: immutable, compared by value."""
+
+
+class ListenerRole(enum.StrEnum):
+    MX = "MX"  # mail from the world for our domains
+    INTERNAL = "Internal"  # mail from our own hosts; client matches are trusted here
+    SUBMISSION = "Submission"  # needs server-side AUTH, which does not exist yet
+    SUBMISSIONS = "Submissions"
+
+
+class TLSMode(enum.StrEnum):
+    OFF = "Off"
+    STARTTLS = "STARTTLS"
+    IMPLICIT = "Implicit"
+
+
+class TLSLevel(enum.StrEnum):
+    """What an outgoing session demands, weakest first."""
+
+    NONE = "None"  # STARTTLS is not used even if offered
+    MAY = "May"  # used if offered, certificate not checked, falls back to plain text
+    ENCRYPT = "Encrypt"  # required, certificate not checked
+    VERIFY = "Verify"  # required, certificate must be valid for the host's name (RFC 9525)
+
+
+class SecretRef(Value):
+    """A key of a Secret. The supervisor resolves it; its bytes never stand in a config, a log or an error."""
+
+    name: str
+    key: str
+
+
+class KeyPair(Value):
+    """Where a certificate chain and its key are: both files, or both keys of a Secret."""
+
+    cert_file: str = ""
+    key_file: str = ""
+    cert_secret: SecretRef | None = None
+    key_secret: SecretRef | None = None
+
+
+class Certificate(Value):
+    """A TLSCert: how the pair is had. `self_signed` pairs are made below the state folder by the supervisor."""
+
+    name: str
+    dns_names: tuple[str, ...]
+    self_signed: bool = False
+    duration: float = 90 * 86400.0
+    pair: KeyPair | None = None
+
+
+class ListenerLimits(Value):
+    """Per client, where a client is an IPv4 address or an IPv6 /64 (of a worker, not of the fleet)."""
+
+    sessions: int = 10_000  # open sessions a worker holds on this listener; more get 421
+    client_sessions: int = 50
+    client_session_rate: int = 0  # new sessions per client and minute; 0: no limit
+    client_message_rate: int = 0  # messages per client and minute; 0: no limit
+    errors: int = 20  # refused or unknown commands before 421
+    recipients: int = 1000  # per transaction (RFC 5321 4.5.3.1.8 asks for at least 100)
+    message_size: int = 35 * 1024 * 1024
+    command_line: int = 4096  # bytes of one command line with CRLF
+    commands: int = 0  # commands per session; 0: no limit
+    messages: int = 0  # messages per session; 0: no limit
+    hops: int = 100  # Received fields before 554 5.4.6
+    timeout: float = 300.0
+    stress_timeout: float = 10.0  # in force above 90% of `sessions`
+
+
+class Listener(Value):
+    name: str
+    role: ListenerRole
+    host: str  # "" = all addresses
+    port: int
+    tls: TLSMode = TLSMode.OFF
+    certificates: tuple[str, ...] = ()  # names in EngineConfig.certificates
+    proxy_trusted: tuple[str, ...] = ()  # networks that must speak PROXY v1 or v2
+    xclient_trusted: tuple[str, ...] = ()  # networks that may use XCLIENT
+    normalise_newlines: bool = False  # bare CR / LF in DATA become CRLF instead of 550 5.5.2
+    implementation: str = "native"  # or "aiosmtpd"
+    limits: ListenerLimits = ListenerLimits()
+
+
+class InboundMode(enum.StrEnum):
+    LMTP = "LMTP"
+    RELAY = "Relay"
+    ALIAS = "Alias"
+    MAILDIR = "Maildir"
+    REJECT = "Reject"
+
+
+class RecipientCheck(enum.StrEnum):
+    LIST = "list"
+    CALLOUT = "callout"
+    ANY = "any"
+
+
+class HopKind(enum.StrEnum):
+    HOST = "host"  # A / AAAA of the name (or an address literal), no MX look-up
+    MX = "mx"
+    SRV = "srv"  # _submission / _smtp style SRV name, given in full
+    UNIX = "unix"  # a socket path (LMTP)
+
+
+class NextHop(Value):
+    kind: HopKind
+    name: str
+    port: int = 25
+
+
+class Retry(Value):
+    """When to try again, when to tell, when to give up (design: standards.md)."""
+
+    intervals: tuple[float, ...] = (
+        120.0,
+        300.0,
+        600.0,
+        1200.0,
+        2400.0,
+        3600.0,
+        7200.0,
+        14400.0,
+    )  # last repeats
+    jitter: float = 0.1
+    lifetime: float = 5 * 86400.0
+    bounce_lifetime: float = 2 * 86400.0  # of mail with the null sender
+    delay_notice: float = 4 * 3600.0  # to recipients with NOTIFY=DELAY
+    delay_notice_default: float = 24 * 3600.0  # to recipients without NOTIFY
+
+
+class DestinationLimits(Value):
+    """Per destination (site = the set of MX hosts) and worker."""
+
+    connections_start: int = 5
+    connections: int = 20
+    messages_per_connection: int = 100
+    recipients_per_transaction: int = 100
+    idle: float = 5.0  # seconds a session stays open for the next message
+
+
+class Timeouts(Value):
+    """Client timeouts, seconds (RFC 5321 4.5.3.2)."""
+
+    connect: float = 30.0
+    command: float = 300.0  # banner, EHLO, MAIL, RCPT
+    data: float = 120.0
+    block: float = 180.0
+    dot: float = 600.0
+
+
+class Egress(Value):
+    """What a session leaves with. Empty: the kernel chooses the address, `hostname` is the HELO name."""
+
+    ipv4: str = ""
+    ipv6: str = ""
+    helo: str = ""
+
+
+class Domain(Value):
+    """A MailDomain: a domain we receive for."""
+
+    name: str  # the MailDomain's metadata.name
+    domain: str
+    mode: InboundMode
+    next_hops: tuple[NextHop, ...] = ()  # LMTP, Relay: tried in order
+    tls: TLSLevel = TLSLevel.MAY
+    check: RecipientCheck = RecipientCheck.LIST
+    recipients: frozenset[str] = frozenset()  # local parts, case-folded
+    aliases: dict[str, tuple[str, ...]] = {}  # local part, case-folded -> addresses
+    catch_all: tuple[str, ...] = ()
+    separator: str = "+"  # of a sub-address; "" = none
+    maildir: str = "{domain}/{local}"  # below mail_root, Maildir mode
+    reject_text: str = ""
+    retry: Retry | None = None
+    limits: DestinationLimits | None = None
+
+
+class ActionKind(enum.StrEnum):
+    DIRECT = "Direct"
+    SMARTHOST = "Smarthost"
+    LMTP = "LMTP"
+    HOLD = "Hold"
+    REJECT = "Reject"
+    DISCARD = "Discard"
+    REDIRECT = "Redirect"
+
+
+class HeaderMatch(Value):
+    name: str  # lower case
+    pattern: str  # glob over the unfolded value, case-insensitive
+
+
+class Match(Value):
+    """All given parts must hold (an empty tuple: not given); inside a part one must hold.
+
+    Addresses are globs (`*@example.org`, `*.example.org` for the domain part alone, `<>` for the null sender).
+    """
+
+    listener_roles: tuple[ListenerRole, ...] = ()
+    clients: tuple[str, ...] = ()  # networks
+    senders: tuple[str, ...] = ()
+    recipients: tuple[str, ...] = ()
+    headers: tuple[HeaderMatch, ...] = ()
+
+
+class Action(Value):
+    kind: ActionKind
+    hops: tuple[NextHop, ...] = ()  # Smarthost, LMTP: tried in order
+    username: SecretRef | None = None  # AUTH to the smarthost
+    password: SecretRef | None = None
+    text: str = ""  # Reject: the reply's text
+    code: int = 550  # Reject
+    status: str = "5.7.1"  # Reject: the enhanced code
+    addresses: tuple[str, ...] = ()  # Redirect
+
+
+class Rule(Value):
+    """A RelayPolicy. EngineConfig.rules has them in the order they are asked."""
+
+    name: str
+    priority: int
+    match: Match
+    action: Action
+    tls: TLSLevel = TLSLevel.MAY
+    retry: Retry | None = None
+    limits: DestinationLimits | None = None
+    egress: Egress = Egress()
+
+
+class SpoolSettings(Value):
+    """Sizes and times of the spool (design: spool.md)."""
+
+    path: str
+    size: int = 0  # bytes the spool may use; 0 = what the volume has
+    max_usage: float = 0.9  # of size, or of the volume; above it 452 4.3.1
+    segment_bytes: int = 64 * 1024 * 1024
+    blob_threshold: int = 256 * 1024
+    lane_bytes: int = 256 * 1024 * 1024
+    lane_messages: int = 2000
+    reserve_bytes: int = 64 * 1024 * 1024
+    cache_bytes: int = 64 * 1024 * 1024
+    settle_delay: float = 0.1
+    sync: bool = True  # only tests may switch it off: it is the crash harness's negative control
+
+
+class HTTPSettings(Value):
+    host: str = "127.0.0.1"
+    port: int = 8025
+
+
+class EngineConfig(Value):
+    name: str  # the MTA's metadata.name
+    hostname: str  # in greetings, EHLO, Received, Message-ID, reports
+    listeners: tuple[Listener, ...]
+    spool: SpoolSettings
+    mail_root: str  # absolute
+    state_dir: str  # absolute; self-signed pairs and the like
+    domains: dict[str, Domain] = {}  # by domain
+    rules: tuple[Rule, ...] = ()
+    certificates: dict[str, Certificate] = {}
+    resolver: tuple[str, ...] = ()  # "address" or "address@port"; empty: the system's resolv.conf
+    double_bounce_to: str = (
+        ""  # "" = postmaster at the first domain that has mailboxes, else logged and dropped
+    )
+    workers: int = 0  # 0 = CPU count
+    outbound_sessions: int = 500  # per worker
+    http: HTTPSettings = HTTPSettings()
+    retry: Retry = Retry()
+    limits: DestinationLimits = DestinationLimits()
+    timeouts: Timeouts = Timeouts()
+    egress: Egress = Egress()
+    alias_depth: int = 10
+    alias_recipients: int = 1000  # a recipient may expand to this many
+    user: str = ""  # drop to this user after the ports are bound ("" = stay)
+    log_level: str = "info"
+
+
+def content_hash(config: EngineConfig) -> str:
+    """The hash of what the config says: 16 hex digits, the same on every machine for equal configs."""
+    encoded = msgspec.json.encode(config, order="deterministic")
+    return hashlib.sha256(encoded).hexdigest()[:16]
