@@ -41,14 +41,14 @@ class TLSLevel(enum.StrEnum):
     VERIFY = "Verify"  # required, certificate must be valid for the host's name (RFC 9525)
 
 
-class SecretRef(Value):
+class SecretRef(Value, frozen=True, kw_only=True, omit_defaults=True):
     """A key of a Secret. The supervisor resolves it; its bytes never stand in a config, a log or an error."""
 
     name: str
     key: str
 
 
-class KeyPair(Value):
+class KeyPair(Value, frozen=True, kw_only=True, omit_defaults=True):
     """Where a certificate chain and its key are: both files, or both keys of a Secret."""
 
     cert_file: str = ""
@@ -57,7 +57,7 @@ class KeyPair(Value):
     key_secret: SecretRef | None = None
 
 
-class Certificate(Value):
+class Certificate(Value, frozen=True, kw_only=True, omit_defaults=True):
     """A TLSCert: how the pair is had. `self_signed` pairs are made below the state folder by the supervisor."""
 
     name: str
@@ -67,7 +67,7 @@ class Certificate(Value):
     pair: KeyPair | None = None
 
 
-class ListenerLimits(Value):
+class ListenerLimits(Value, frozen=True, kw_only=True, omit_defaults=True):
     """Per client, where a client is an IPv4 address or an IPv6 /64 (of a worker, not of the fleet)."""
 
     sessions: int = 10_000  # open sessions a worker holds on this listener; more get 421
@@ -85,7 +85,7 @@ class ListenerLimits(Value):
     stress_timeout: float = 10.0  # in force above 90% of `sessions`
 
 
-class Listener(Value):
+class Listener(Value, frozen=True, kw_only=True, omit_defaults=True):
     name: str
     role: ListenerRole
     host: str  # "" = all addresses
@@ -120,13 +120,13 @@ class HopKind(enum.StrEnum):
     UNIX = "unix"  # a socket path (LMTP)
 
 
-class NextHop(Value):
+class NextHop(Value, frozen=True, kw_only=True, omit_defaults=True):
     kind: HopKind
     name: str
     port: int = 25
 
 
-class Retry(Value):
+class Retry(Value, frozen=True, kw_only=True, omit_defaults=True):
     """When to try again, when to tell, when to give up (design: standards.md)."""
 
     intervals: tuple[float, ...] = (
@@ -146,7 +146,7 @@ class Retry(Value):
     delay_notice_default: float = 24 * 3600.0  # to recipients without NOTIFY
 
 
-class DestinationLimits(Value):
+class DestinationLimits(Value, frozen=True, kw_only=True, omit_defaults=True):
     """Per destination (site = the set of MX hosts) and worker."""
 
     connections_start: int = 5
@@ -156,7 +156,7 @@ class DestinationLimits(Value):
     idle: float = 5.0  # seconds a session stays open for the next message
 
 
-class Timeouts(Value):
+class Timeouts(Value, frozen=True, kw_only=True, omit_defaults=True):
     """Client timeouts, seconds (RFC 5321 4.5.3.2)."""
 
     connect: float = 30.0
@@ -166,7 +166,7 @@ class Timeouts(Value):
     dot: float = 600.0
 
 
-class Egress(Value):
+class Egress(Value, frozen=True, kw_only=True, omit_defaults=True):
     """What a session leaves with. Empty: the kernel chooses the address, `hostname` is the HELO name."""
 
     ipv4: str = ""
@@ -174,7 +174,7 @@ class Egress(Value):
     helo: str = ""
 
 
-class Domain(Value):
+class Domain(Value, frozen=True, kw_only=True, omit_defaults=True):
     """A MailDomain: a domain we receive for."""
 
     name: str  # the MailDomain's metadata.name
@@ -203,12 +203,12 @@ class ActionKind(enum.StrEnum):
     REDIRECT = "Redirect"
 
 
-class HeaderMatch(Value):
+class HeaderMatch(Value, frozen=True, kw_only=True, omit_defaults=True):
     name: str  # lower case
     pattern: str  # glob over the unfolded value, case-insensitive
 
 
-class Match(Value):
+class Match(Value, frozen=True, kw_only=True, omit_defaults=True):
     """All given parts must hold (an empty tuple: not given); inside a part one must hold.
 
     Addresses are globs (`*@example.org`, `*.example.org` for the domain part alone, `<>` for the null sender).
@@ -221,7 +221,7 @@ class Match(Value):
     headers: tuple[HeaderMatch, ...] = ()
 
 
-class Action(Value):
+class Action(Value, frozen=True, kw_only=True, omit_defaults=True):
     kind: ActionKind
     hops: tuple[NextHop, ...] = ()  # Smarthost, LMTP: tried in order
     username: SecretRef | None = None  # AUTH to the smarthost
@@ -232,7 +232,7 @@ class Action(Value):
     addresses: tuple[str, ...] = ()  # Redirect
 
 
-class Rule(Value):
+class Rule(Value, frozen=True, kw_only=True, omit_defaults=True):
     """A RelayPolicy. EngineConfig.rules has them in the order they are asked."""
 
     name: str
@@ -245,7 +245,7 @@ class Rule(Value):
     egress: Egress = Egress()
 
 
-class SpoolSettings(Value):
+class SpoolSettings(Value, frozen=True, kw_only=True, omit_defaults=True):
     """Sizes and times of the spool (design: spool.md)."""
 
     path: str
@@ -261,12 +261,12 @@ class SpoolSettings(Value):
     sync: bool = True  # only tests may switch it off: it is the crash harness's negative control
 
 
-class HTTPSettings(Value):
+class HTTPSettings(Value, frozen=True, kw_only=True, omit_defaults=True):
     host: str = "127.0.0.1"
     port: int = 8025
 
 
-class EngineConfig(Value):
+class EngineConfig(Value, frozen=True, kw_only=True, omit_defaults=True):
     name: str  # the MTA's metadata.name
     hostname: str  # in greetings, EHLO, Received, Message-ID, reports
     listeners: tuple[Listener, ...]
@@ -277,9 +277,7 @@ class EngineConfig(Value):
     rules: tuple[Rule, ...] = ()
     certificates: dict[str, Certificate] = {}
     resolver: tuple[str, ...] = ()  # "address" or "address@port"; empty: the system's resolv.conf
-    double_bounce_to: str = (
-        ""  # "" = postmaster at the first domain that has mailboxes, else logged and dropped
-    )
+    double_bounce_to: str = ""  # "" = postmaster at the first domain that has mailboxes, else logged and dropped
     workers: int = 0  # 0 = CPU count
     outbound_sessions: int = 500  # per worker
     http: HTTPSettings = HTTPSettings()

@@ -43,9 +43,7 @@ class Recipient(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True
     """One address the message goes to, after aliases were expanded."""
 
     address: str
-    rule: str = (
-        ""  # the RelayPolicy that decided; "" = a MailDomain of ours, or the built-in rule for reports
-    )
+    rule: str = ""  # the RelayPolicy that decided; "" = a MailDomain of ours, or the built-in rule for reports
     notify: int = 0
     orcpt: str = ""  # "rfc822;user@example.org", xtext decoded (RFC 3461 4.2)
     original: str = ""  # what RCPT TO named, where an alias or a redirect changed it
@@ -68,9 +66,7 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True)
     envid: str = ""
     origin: int = 0
     message_id: str = ""  # the Message-ID field's value, for searching
-    has_binary: bool = (
-        False  # content holds a bare CR, a bare LF or came as BINARYMIME: leaves by BDAT or re-encoded
-    )
+    has_binary: bool = False  # content holds a bare CR, a bare LF or came as BINARYMIME: leaves by BDAT or re-encoded
 
 
 class Status(enum.IntEnum):
@@ -124,7 +120,7 @@ class Reason(enum.StrEnum):
 class Outcome(NamedTuple):
     """One recipient after one try."""
 
-    index: int  # in envelope.recipients
+    recipient: int  # index in envelope.recipients
     status: Status
     reason: Reason
     code: int  # the peer's reply code, 0 where there was none
@@ -137,7 +133,7 @@ class Outcome(NamedTuple):
 class Held(NamedTuple):
     """Where a recipient stands between tries."""
 
-    index: int
+    recipient: int  # index in envelope.recipients
     due: float  # unix seconds; inf = held until released
     attempts: int
     notified: bool = False  # a delay notice went out
@@ -165,7 +161,7 @@ class Destination(msgspec.Struct, frozen=True):
     Made by `admit.route.destination`, compared and hashed by value, kept once per worker (interned by `key`).
     """
 
-    key: str  # short, readable, unique for the rest: "direct:example.org", "to-o365:smtp.o365:25", "local:quickstart.test"
+    key: str  # short, readable, unique for the rest: "direct:example.org", "to-o365:smtp.o365:25", "local:a.test"
     kind: DestinationKind
     name: str
     hops: tuple[NextHop, ...] = ()
