@@ -1,27 +1,52 @@
 # Every target works on a fresh machine: it makes the environment it needs first.
 SHELL := /bin/bash
 VENV ?= .venv
-PY := $(VENV)/bin/python
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/pytest
 
-.PHONY: up test check lock
+.PHONY: help up test crash check bench docs lock clean
+
+help:
+	@echo 'make up      run the quickstart (examples/quickstart) in the foreground; Ctrl-C stops it'
+	@echo 'make test    install what the tests need (peers from Debian too) and run them'
+	@echo 'make check   ruff, format, mypy, import layers, generated files in step'
+	@echo 'make bench   Posthof, Postfix, Exim and OpenSMTPD side by side; build/bench.json'
+	@echo 'make crash   the whole crash walk (make test takes a seeded sample)'
+	@echo 'make docs    write docs/reference from the models'
+	@echo 'make lock    resolve the dependencies anew into requirements.lock'
 
 # One stamp per lock file: a changed lock makes the environment anew.
-$(VENV)/.stamp: requirements.lock pyproject.toml
-	python3 -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	touch $@
+$(VENV)/.stamp: requirements.lock pyproject.toml scripts/venv
+	scripts/venv $(VENV)
+	@touch $@
+
+up: $(VENV)/.stamp
+	$(BIN)/posthof up -f examples/quickstart
 
 test: $(VENV)/.stamp
-	$(BIN)/pytest
+	scripts/peers
+	$(PYTEST)
+
+crash: $(VENV)/.stamp
+	scripts/peers
+	POSTHOF_CRASH=all $(PYTEST) tests/crash --timeout 0
 
 check: $(VENV)/.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m posthof_crds.reference --check docs/reference
+
+docs: $(VENV)/.stamp
+	$(BIN)/python -m posthof_crds.reference docs/reference
+
+bench: $(VENV)/.stamp
+	$(BIN)/python tests/bench/run.py $(BENCH_ARGS)
 
 lock: $(VENV)/.stamp
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-header --all-extras pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf $(VENV) build var
