@@ -1,0 +1,223 @@
+"""Message content off the wire: where DATA ends, dots, line endings, size, and when to stream.
+
+Owns: RFC 5321 4.1.1.4 (the end of DATA), 4.5.2 (transparency), 2.3.8 (no bare CR or LF); what RFC 3030 chunks hold.
+
+Rules
+- Exactly CRLF . CRLF ends DATA, whatever the content is and however the packets are cut. Nothing else is a line end.
+- A leading dot goes only after a CRLF (and at the very beginning); the octets are otherwise never touched, unless
+  `normalises`: then each bare CR and bare LF becomes CRLF, after the end was looked for in the octets as they came.
+- A message that lies whole in one packet costs one find, one translate, one count (`whole`); no expression.
+- Above `threshold` octets the content goes to a sink as it comes; memory holds one packet.
+- Once it is too large or refused, the rest is read and dropped, so that the reply finds its place in the dialogue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from posthof_pod.replies import Failure, Reply
+
+END = b"\r\n.\r\n"
+HEAD_MAX = 64 * 1024  # octets of the header block kept beside streamed content
+INTERNAL = Reply(451, "4.3.0", "Something failed here, try again later")
+BARE_NEWLINE = Reply(550, "5.5.2", "The message holds a CR or LF that is no part of a CRLF (RFC 5321 2.3.8)")
+_NOT_NEWLINE = bytes(octet for octet in range(256) if octet not in b"\r\n")
+
+
+class BodySink(Protocol):
+    """Where content above the threshold goes: the spool's blob. Any call may raise replies.Failure."""
+
+    @property
+    def pending(self) -> int:
+        """Octets taken and not yet written: above PENDING_MAX the dialogue awaits `drain`."""
+        ...
+
+    def write(self, data: bytes, /) -> object: ...
+
+    async def drain(self) -> object: ...
+
+    def abort(self) -> object: ...
+
+
+def has_bare_newline(data: bytes) -> bool:
+    """Whether a CR without its LF, or an LF without its CR, stands in `data`."""
+    pairs = data.count(b"\r\n")
+    return len(data.translate(None, _NOT_NEWLINE)) != 2 * pairs
+
+
+def whole(data: bytes, at: int) -> bytes | None:
+    """The content, where data[at:] is one complete DATA stream without a stuffed dot; else None: read it in full."""
+    if data.endswith(END) and data.find(b"\r\n.", at) == len(data) - 5 and data[at] != 46:
+        return data[at:-3]
+    return None
+
+
+class Content:
+    """What was read of one message: in memory, or in a sink above `threshold`; counted and limited.
+
+    `limit`: octets allowed, 0 = any. `refusal`: why the rest is dropped, None = it is kept.
+    """
+
+    __slots__ = (
+        "_after_cr",
+        "_crlf",
+        "_is_head_whole",
+        "_newlines",
+        "_open",
+        "_pieces",
+        "_threshold",
+        "fault",
+        "head",
+        "limit",
+        "refusal",
+        "sink",
+        "size",
+    )
+
+    def __init__(self, limit: int, threshold: int, open_sink: Callable[[], BodySink]) -> None:
+        self.limit = limit
+        self.size = 0
+        self.sink: BodySink | None = None
+        self.refusal: Reply | None = None
+        self.fault: Exception | None = None  # why the sink broke, for the log
+        self.head = b""  # of streamed content only: its first octets, HEAD_MAX at most
+        self._threshold = threshold
+        self._open = open_sink
+        self._pieces: list[bytes] = []
+        self._crlf = 0  # CRLF pairs seen
+        self._newlines = 0  # CRs and LFs seen
+        self._after_cr = False
+        self._is_head_whole = False
+
+    @property
+    def has_bare_newline(self) -> bool:
+        """Whether what was added so far holds a CR or an LF that is no part of a CRLF."""
+        return self._newlines != 2 * self._crlf
+
+    def add(self, data: bytes) -> None:
+        """Octets of the content, unstuffed, cut anywhere."""
+        if not data:
+            return
+        self._crlf += data.count(b"\r\n") + (self._after_cr and data[0] == 10)
+        self._newlines += len(data.translate(None, _NOT_NEWLINE))
+        self._after_cr = data[-1] == 13
+        self.size += len(data)
+        if self.refusal is not None:
+            return
+        if self.limit and self.size > self.limit:
+            self.refuse(Reply(552, "5.3.4", f"The message exceeds the limit of {self.limit} octets"))
+        else:
+            self._keep(data)
+
+    def refuse(self, reply: Reply) -> None:
+        """From now on the content is dropped; `reply` waits for the end."""
+        self.refusal = self.refusal or reply
+        self.abort()
+
+    def abort(self) -> None:
+        """Lets go of what was kept."""
+        self._pieces.clear()
+        sink, self.sink = self.sink, None
+        if sink is not None:
+            sink.abort()
+
+    def take(self) -> bytes | BodySink:
+        """The whole content; the caller owns the sink from now on."""
+        sink, self.sink = self.sink, None
+        if sink is not None:
+            return sink
+        pieces = self._pieces
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _keep(self, data: bytes) -> None:
+        try:
+            if self.sink is not None:
+                self._note_head(data)
+                self.sink.write(data)
+                return
+            self._pieces.append(data)
+            if self.size > self._threshold:
+                self._spill()
+        except Failure as failure:
+            self.refuse(failure.reply)
+        except Exception as error:  # a sink that breaks loses this message, not the session
+            self.fault = error
+            self.refuse(INTERNAL)
+
+    def _spill(self) -> None:
+        """The content is larger than memory should hold: open the sink and move what is here."""
+        sink = self.sink = self._open()
+        for piece in self._pieces:
+            self._note_head(piece)
+            sink.write(piece)
+        self._pieces.clear()
+
+    def _note_head(self, data: bytes) -> None:
+        if self._is_head_whole:
+            return
+        before = len(self.head)
+        self.head += data[: HEAD_MAX - before]
+        blank = self.head.find(b"\r\n\r\n", max(0, before - 3))
+        if self.head.startswith(b"\r\n"):
+            self.head = b""
+            self._is_head_whole = True
+        elif blank >= 0:
+            self.head = self.head[: blank + 2]
+            self._is_head_whole = True
+        else:
+            self._is_head_whole = len(self.head) >= HEAD_MAX
+
+
+class DotReader(Content):
+    """Content as DATA brings it: dots unstuffed, ended by CRLF . CRLF (RFC 5321 4.5.2)."""
+
+    __slots__ = ("_is_begun", "_normalises", "_tail", "raw")
+
+    def __init__(
+        self, limit: int, threshold: int, open_sink: Callable[[], BodySink], *, normalises: bool = False
+    ) -> None:
+        super().__init__(limit, threshold, open_sink)
+        self.raw = 0  # octets read from the wire
+        self._tail = b"\r\n"  # what may be the beginning of the end; the CRLF of the DATA line stands first
+        self._is_begun = False
+        self._normalises = normalises
+
+    def feed(self, data: bytes, at: int) -> int:
+        """Reads data[at:]; returns the index behind the end of DATA, or -1: all of it was content so far."""
+        tail = self._tail
+        text = tail + (data[at:] if at else data)
+        end = text.find(END)
+        if end >= 0:
+            self.raw += end + 5 - len(tail)
+            self._take_segment(text[: end + 2])
+            return at + end + 5 - len(tail)
+        held = _held_back(text)
+        self.raw += len(text) - len(tail)
+        self._tail = text[len(text) - held :]
+        if held < len(text):
+            self._take_segment(text[: len(text) - held] if held else text)
+        return -1
+
+    def _take_segment(self, segment: bytes) -> None:
+        """`segment` begins right after what was taken before, and cuts no CRLF nor dot from its CRLF."""
+        segment = segment.replace(b"\r\n.", b"\r\n")
+        if not self._is_begun:
+            self._is_begun = True
+            segment = segment[2:]
+        if self._normalises and has_bare_newline(segment):
+            segment = segment.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
+        self.add(segment)
+        if self.refusal is None and self.has_bare_newline:  # exact here: a segment cuts no CRLF
+            self.refuse(BARE_NEWLINE)
+
+
+def _held_back(text: bytes) -> int:
+    """How many of the last octets may yet turn out to be a part of CRLF . CRLF."""
+    if text.endswith(b"\r\n.\r"):
+        return 4
+    if text.endswith(b"\r\n."):
+        return 3
+    if text.endswith(b"\r\n"):
+        return 2
+    return 1 if text.endswith(b"\r") else 0

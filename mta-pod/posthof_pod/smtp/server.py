@@ -1,0 +1,765 @@
+"""The server's side of an SMTP session, as a function of octets: no socket, no clock, no await.
+
+Owns: RFC 5321 4.1 and 4.3 (commands and their order), RFC 2920 (a pipelined group is answered in one piece), RFC 3030
+(BDAT), RFC 3207 (STARTTLS), RFC 2034 (enhanced codes), RFC 9422 (LIMITS), XCLIENT. Words are read by grammar.py,
+content by data.py.
+
+Rules
+- `feed(octets) -> replies`. Then look at `request`: NOTHING (feed more), WAIT (await `awaited`, `resume(result)`),
+  START_TLS (write, shake hands, `tls_started(cipher)`), CLOSE (write, then close).
+- While it waits it only gathers what comes; nothing is parsed. Replies made before a WAIT leave with those after it.
+- The Gate decides about mail; the Reception (the listener) about clients. Either may be slow only where an Awaitable
+  stands in the signature.
+- Nothing a client sends raises. What fails in the house becomes a 451 and is told to the Reception.
+- Exactly CRLF ends a command. A line that ends in a bare LF, or holds a control character, is refused, never read.
+- Terms and Gate are read anew between two messages, so that a configuration swaps under a session.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from posthof_pod.model import Body, Recipient
+from posthof_pod.replies import Failure, Reply
+from posthof_pod.smtp import grammar
+from posthof_pod.smtp.data import INTERNAL, BodySink, Content, DotReader, has_bare_newline, whole
+from posthof_pod.smtp.gate import Gate, Incoming, Reception, Session
+from posthof_pod.smtp.grammar import MailParameters, Malformed, RecipientParameters
+from posthof_pod.smtp.terms import Terms
+
+__all__ = [
+    "BodySink",
+    "Dialogue",
+    "Gate",
+    "Incoming",
+    "MailParameters",
+    "Reception",
+    "RecipientParameters",
+    "Request",
+    "Session",
+    "Terms",
+]
+
+PENDING_MAX = 1024 * 1024  # octets a sink may hold unwritten before the session waits for it
+JUNK_MAX = 100  # commands that move no mail (NOOP, RSET, EHLO, ...) between two messages before each is an error
+OVERSHOOT_MAX = 1000  # RCPT beyond the limit before each is an error
+
+
+class Request(enum.IntEnum):
+    """What the dialogue needs of its driver."""
+
+    NOTHING = 0
+    WAIT = 1
+    START_TLS = 2
+    CLOSE = 3
+
+
+class Transaction:
+    """From MAIL to the end of its content (RFC 5321 3.3)."""
+
+    __slots__ = ("accepted", "content", "overshoot", "parameters", "recipients", "sender", "was_refused")
+
+    def __init__(self, sender: str, parameters: MailParameters) -> None:
+        self.sender = sender
+        self.parameters = parameters
+        self.recipients: list[Recipient] = []
+        self.accepted = 0  # RCPT commands answered with 250
+        self.overshoot = 0  # RCPT commands beyond the limit
+        self.was_refused = False  # some RCPT was
+        self.content: Content | None = None  # since the first BDAT
+
+
+class _State(enum.IntEnum):
+    COMMAND = 0
+    DATA = 1
+    CHUNK = 2  # octets of a BDAT that are content
+    DROP_CHUNK = 3  # octets of a refused BDAT
+    DROP_LINE = 4  # the rest of an over-long command line
+
+
+# The replies everyone gets, as octets.
+_SENDER_OK = b"250 2.1.0 Sender accepted\r\n"
+_RECIPIENT_OK = b"250 2.1.5 Recipient accepted\r\n"
+_SEND_DATA = b"354 End data with <CR><LF>.<CR><LF>\r\n"
+_RESET = b"250 2.0.0 Reset\r\n"
+_NOOP = b"250 2.0.0 OK\r\n"
+_BYE = b"221 2.0.0 Bye\r\n"
+_READY_FOR_TLS = b"220 2.0.0 Ready to start TLS\r\n"
+_VRFY = b"252 2.1.5 Cannot verify, but will take the message and try\r\n"
+_HELP = Reply(
+    214, "2.0.0", "Commands: EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY HELP STARTTLS QUIT\nSee RFC 5321"
+).encode()
+
+_EHLO_FIRST = Reply(503, "5.5.1", "Send EHLO first")
+_MAIL_FIRST = Reply(503, "5.5.1", "Send MAIL first")
+_RCPT_FIRST = Reply(503, "5.5.1", "Send RCPT first")
+_NESTED_MAIL = Reply(503, "5.5.1", "A transaction is open: finish it or send RSET")
+_NO_RECIPIENTS = Reply(554, "5.5.1", "No valid recipients")
+_AFTER_BDAT = Reply(503, "5.5.1", "The transaction has begun with BDAT")
+_BINARY_NEEDS_BDAT = Reply(503, "5.5.1", "BODY=BINARYMIME is sent with BDAT")
+_UNKNOWN = Reply(500, "5.5.1", "Command not recognised")
+_NOT_OFFERED = Reply(502, "5.5.1", "Command not offered")
+_BARE_LF = Reply(500, "5.5.2", "A command line ends with CRLF")
+_LINE_TOO_LONG = Reply(500, "5.5.6", "Command line too long")
+_NO_ARGUMENT = Reply(501, "5.5.4", "The command takes no argument")
+_NEEDS_ARGUMENT = Reply(501, "5.5.4", "The command needs an argument")
+_TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "Too many recipients")
+_NO_TLS_YET = Reply(454, "4.7.0", "TLS is not available for now")
+_IN_TLS = Reply(503, "5.5.1", "TLS is active already")
+_NO_XCLIENT = Reply(550, "5.7.0", "XCLIENT is not for you")
+_IN_TRANSACTION = Reply(503, "5.5.1", "Not during a transaction")
+_TOO_MANY_ERRORS = Reply(421, "4.7.0", "Too many errors")
+_TOO_MANY_COMMANDS = Reply(421, "4.7.0", "Too many commands in one session")
+_TOO_MANY_MESSAGES = Reply(421, "4.7.0", "Too many messages in one session")
+_NOT_SMTP = Reply(421, "4.7.0", "This is an SMTP server")
+_INJECTED = Reply(421, "4.7.0", "Nothing may follow STARTTLS before the handshake")
+_ABSURD = Reply(421, "4.3.4", "The message is far beyond the limit")
+
+_FOREIGN_VERBS = frozenset(
+    b"GET POST PUT HEAD DELETE OPTIONS CONNECT PATCH TRACE PRI PROXY HTTP/1.1 HTTP/1.0 SSH-2.0 USER NICK".split()
+)
+
+
+class Dialogue:
+    """One session. See the head of the file for how it is driven."""
+
+    __slots__ = (
+        "_chunk_left",
+        "_is_last_chunk",
+        "_out",
+        "_parting",
+        "_reader",
+        "_reception",
+        "_rest",
+        "_state",
+        "_then",
+        "_transaction",
+        "awaited",
+        "commands",
+        "errors",
+        "junk",
+        "messages",
+        "request",
+        "session",
+        "terms",
+    )
+
+    def __init__(self, session: Session, reception: Reception) -> None:
+        self.session = session
+        self.terms = reception.terms
+        self.request = Request.NOTHING
+        self.awaited: Awaitable[object] | None = None
+        self.commands = 0
+        self.messages = 0  # accepted
+        self.errors = 0  # 5xx since the last accepted message
+        self.junk = 0  # commands that moved no mail since the last accepted message
+        self._reception = reception
+        self._state = _State.COMMAND
+        self._rest = b""  # octets not yet parsed
+        self._out: list[bytes] = []
+        self._then: Callable[[Any], None] | None = None  # what goes on when the awaited is there
+        self._transaction: Transaction | None = None
+        self._reader: DotReader | None = None  # while DATA comes in more than one piece
+        self._chunk_left = 0
+        self._is_last_chunk = False
+        self._parting: Reply | None = None  # said at the next chance, then the session ends
+
+    # ---- the driver's side
+
+    def greet(self) -> bytes:
+        """The first line (RFC 5321 4.3.1)."""
+        return self.terms.greeting
+
+    @property
+    def is_in_content(self) -> bool:
+        """Whether a message is on its way in, or waits for its reply: not the time to be interrupted."""
+        return self._state in (_State.DATA, _State.CHUNK) or self.request is Request.WAIT
+
+    @property
+    def is_in_transaction(self) -> bool:
+        return self._transaction is not None
+
+    @property
+    def waiting(self) -> int:
+        """Octets gathered and not parsed."""
+        return len(self._rest)
+
+    def feed(self, data: bytes) -> bytes:
+        """Octets from the client -> octets for it (b"" = nothing to write yet)."""
+        rest = self._rest
+        if rest:
+            data = rest + data
+        request = self.request
+        if request:
+            return self._feed_while(request, data)
+        self._parse(data)
+        return self._take()
+
+    def resume(self, result: object) -> bytes:
+        """What was awaited is there. A `Reply` in place of the expected result is a failure's reply."""
+        then, self._then, self.awaited = self._then, None, None
+        self.request = Request.NOTHING
+        if then is not None:
+            then(result)
+        if not self.request:
+            self._parse(self._rest)
+        return self._take()
+
+    def tls_started(self, cipher: str) -> bytes:
+        """The handshake is done: the session begins anew (RFC 3207 4.2), without a greeting."""
+        session = self.session
+        session.tls, session.helo, session.is_extended = cipher, "", False
+        self._drop_transaction()
+        self.request = Request.NOTHING
+        return b""
+
+    def part(self, reply: Reply) -> bytes:
+        """Ends the session with `reply` (421): at once, or after the message that is on its way in."""
+        if self.request is Request.CLOSE:
+            return b""
+        if self.is_in_content:
+            self._parting = reply
+            return b""
+        self._leave(reply)
+        return self._take()
+
+    def lost(self) -> None:
+        """The connection is gone: what was gathered is let go. A message that waits for its reply is the gate's."""
+        self._drop_transaction()
+        self._rest = b""
+        if self.request is not Request.WAIT:
+            self.request = Request.CLOSE
+
+    # ---- octets to lines and content
+
+    def _take(self) -> bytes:
+        """The replies made so far, in one piece; none while something is awaited."""
+        out = self._out
+        if not out or self.request is Request.WAIT:
+            return b""
+        replies = out[0] if len(out) == 1 else b"".join(out)
+        out.clear()
+        return replies
+
+    def _feed_while(self, request: Request, data: bytes) -> bytes:
+        if request is Request.WAIT:
+            self._rest = data
+        elif request is Request.START_TLS and data:
+            self._leave(_INJECTED)
+        else:
+            self._rest = b""
+        return self._take()
+
+    def _parse(self, data: bytes) -> None:
+        """Reads `data` until it ends or the driver is needed; keeps what is left."""
+        at, size = 0, len(data)
+        while at < size and not self.request:
+            state = self._state
+            if state is _State.COMMAND:
+                if self._parting is not None:
+                    break
+                end = data.find(b"\n", at)
+                if end < 0:
+                    self._unfinished(data, at)
+                    return
+                line, at = data[at:end], end + 1
+                self._line(line)
+            elif state is _State.DATA:
+                at = self._data(data, at)
+            elif state is _State.DROP_LINE:
+                end = data.find(b"\n", at)
+                at = size if end < 0 else end + 1
+                if end >= 0:
+                    self._state = _State.COMMAND
+            else:
+                at = self._chunk(data, at)
+        self._rest = data[at:] if at < size and self.request is not Request.CLOSE else b""
+        if self._parting is not None and self._state is _State.COMMAND and not self.request:
+            self._leave(self._parting)
+        elif self._rest and self.request is Request.START_TLS:  # in the packet of STARTTLS: RFC 3207, CVE-2011-0411
+            self._rest = b""
+            self._out.pop()
+            self._leave(_INJECTED)
+
+    def _unfinished(self, data: bytes, at: int) -> None:
+        """A command line without its end."""
+        self._rest = data[at:]
+        if data.startswith(b"\x16\x03", at):  # a TLS handshake where a command belongs
+            self._leave(_NOT_SMTP)
+        elif len(self._rest) >= self.terms.limits.command_line:
+            line, self._rest = self._rest, b""
+            self._state = _State.DROP_LINE
+            self._line(line)
+
+    def _line(self, line: bytes) -> None:
+        """One line, up to its LF: a command if a CR ends it."""
+        self.commands += 1
+        limits = self.terms.limits
+        if limits.commands and self.commands > limits.commands:
+            self._leave(_TOO_MANY_COMMANDS)
+            return
+        if len(line) >= limits.command_line:
+            self._refuse("", _LINE_TOO_LONG)
+            return
+        if line[-1:] != b"\r":
+            self._not_a_command(line, _BARE_LF)
+            return
+        line = line[:-1]
+        verb, _, argument = line.partition(b" ")
+        method = _VERBS.get(verb) or _VERBS.get(verb.upper())
+        if method is None:
+            self._not_a_command(line, _UNKNOWN)
+            return
+        try:
+            method(self, line, argument)
+        except Malformed as malformed:
+            self._refuse(_name(verb), malformed.reply)
+        except Failure as failure:
+            self._refuse(_name(verb), failure.reply)
+        except Exception as error:  # whatever a gate raises: the session goes on, the fault is told
+            self._reception.failed(_name(verb), error)
+            self._refuse(_name(verb), INTERNAL)
+
+    def _not_a_command(self, line: bytes, reply: Reply) -> None:
+        """What is plainly another protocol, or a message's header, ends the session; the rest gets `reply`."""
+        verb = (line.split(None, 1) or [b""])[0].upper()
+        if verb in _FOREIGN_VERBS or verb.endswith(b":") or line.startswith(b"\x16\x03"):
+            self._leave(_NOT_SMTP)
+            return
+        try:
+            grammar.command_text(line)
+        except Malformed as malformed:
+            reply = malformed.reply
+        self._refuse(_name(verb), reply)
+
+    # ---- replies
+
+    def _refuse(self, verb: str, reply: Reply, *, sender: str | None = None, recipient: str | None = None) -> None:
+        """A 4xx or 5xx: told to the log; a 5xx counts as an error, and too many end the session."""
+        self._out.append(_wire(reply))
+        self._reception.refused(self.session, verb, self._sender() if sender is None else sender, recipient, reply)
+        if reply.code >= 500:
+            self._count_error()
+        elif reply.code == 421:
+            self._close()
+
+    def _sender(self) -> str | None:
+        return None if self._transaction is None else self._transaction.sender
+
+    def _count_error(self) -> None:
+        self.errors += 1
+        if self.errors >= self.terms.limits.errors > 0 and not self.request:
+            self._leave(_TOO_MANY_ERRORS)
+
+    def _leave(self, reply: Reply) -> None:
+        """The last reply of the session."""
+        self._out.append(_wire(reply))
+        self._reception.refused(self.session, "", self._sender(), None, reply)
+        self._close()
+
+    def _close(self) -> None:
+        self._drop_transaction()
+        self._rest = b""
+        self.request = Request.CLOSE
+
+    def _count_junk(self) -> None:
+        """Commands that move no mail are free until they are many."""
+        self.junk += 1
+        if self.junk > JUNK_MAX:
+            self._count_error()
+
+    def _wait(self, awaited: Awaitable[object], then: Callable[[Any], None]) -> None:
+        self.awaited = awaited
+        self._then = then
+        self.request = Request.WAIT
+
+    # ---- commands
+
+    def _ehlo(self, line: bytes, argument: bytes) -> None:
+        session = self.session
+        name = grammar.parse_helo(argument)
+        self._begin_anew()
+        session.helo, session.is_extended = name, True
+        self._out.append(self.terms.ehlo(is_secure=bool(session.tls), has_xclient=session.has_xclient))
+        self._count_junk()
+
+    def _helo(self, line: bytes, argument: bytes) -> None:
+        session = self.session
+        name = grammar.parse_helo(argument)
+        self._begin_anew()
+        session.helo, session.is_extended = name, False
+        self._out.append(self.terms.hello)
+        self._count_junk()
+
+    def _mail(self, line: bytes, argument: bytes) -> None:
+        """RFC 5321 4.1.1.2."""
+        session = self.session
+        if not session.helo:
+            self._refuse("MAIL", _EHLO_FIRST)
+            return
+        if self._transaction is not None:
+            self._refuse("MAIL", _NESTED_MAIL)
+            return
+        reception = self._reception
+        terms = self.terms = reception.terms  # between two messages: the newest configuration
+        limits = terms.limits
+        address, parameters = grammar.parse_mail(line)
+        if limits.messages and self.messages >= limits.messages:
+            self._leave(_TOO_MANY_MESSAGES)
+            return
+        if limits.message_size and parameters.size > limits.message_size:
+            size = Reply(552, "5.3.4", f"The message exceeds the limit of {limits.message_size} octets")
+            self._refuse("MAIL", size, sender=address)
+            return
+        reply = reception.admits_message(session) if limits.client_message_rate else None
+        reply = reply or reception.gate.room(parameters.size)
+        if reply is not None:
+            self._refuse("MAIL", reply, sender=address)
+            return
+        answer = reception.gate.sender(session, address, parameters)
+        if answer is None:
+            self._transaction = Transaction(address, parameters)
+            self._out.append(_SENDER_OK)
+        elif isinstance(answer, Reply):
+            self._sender_answered(address, parameters, answer)
+        else:
+            self._wait(answer, lambda result: self._sender_answered(address, parameters, result))
+
+    def _sender_answered(self, address: str, parameters: MailParameters, reply: Reply | None) -> None:
+        if reply is not None and not reply.is_positive:
+            self._refuse("MAIL", reply, sender=address)
+            return
+        self._transaction = Transaction(address, parameters)
+        self._out.append(_SENDER_OK if reply is None else _wire(reply))
+
+    def _rcpt(self, line: bytes, argument: bytes) -> None:
+        """RFC 5321 4.1.1.3."""
+        transaction = self._transaction
+        if transaction is None:
+            self._refuse("RCPT", _MAIL_FIRST)
+            return
+        if transaction.content is not None:
+            self._refuse("RCPT", _AFTER_BDAT)
+            return
+        address, parameters = grammar.parse_rcpt(line, smtputf8=transaction.parameters.smtputf8)
+        if transaction.accepted >= self.terms.limits.recipients:
+            transaction.overshoot += 1
+            transaction.was_refused = True
+            self._refuse("RCPT", _TOO_MANY_RECIPIENTS, recipient=address)
+            if transaction.overshoot > OVERSHOOT_MAX:
+                self._count_error()
+            return
+        answer = self._reception.gate.recipient(self.session, transaction.sender, address, parameters)
+        if isinstance(answer, tuple):  # a Reply is one too
+            self._recipient_answered(address, answer)
+        else:
+            self._wait(answer, lambda result: self._recipient_answered(address, result))
+
+    def _recipient_answered(self, address: str, answer: Reply | tuple[Recipient, ...]) -> None:
+        transaction = self._transaction
+        if transaction is None:  # lost meanwhile
+            return
+        if not isinstance(answer, Reply):
+            transaction.recipients += answer
+        elif not answer.is_positive:
+            transaction.was_refused = True
+            self._refuse("RCPT", answer, recipient=address)
+            return
+        transaction.accepted += 1
+        self._out.append(_wire(answer) if isinstance(answer, Reply) else _RECIPIENT_OK)
+
+    def _cannot_take_content(self) -> Reply | None:
+        """Why content may not begin now (RFC 5321 3.3)."""
+        transaction = self._transaction
+        if transaction is None:
+            return _MAIL_FIRST if self.session.helo else _EHLO_FIRST
+        if transaction.accepted:
+            return None
+        return _NO_RECIPIENTS if transaction.was_refused else _RCPT_FIRST
+
+    def _data_command(self, line: bytes, argument: bytes) -> None:
+        transaction = self._transaction
+        reply = self._cannot_take_content()
+        if argument.strip(b" "):
+            self._refuse("DATA", _NO_ARGUMENT)
+        elif reply is not None or transaction is None:
+            self._refuse("DATA", reply or _MAIL_FIRST)
+        elif transaction.content is not None:
+            self._refuse("DATA", _AFTER_BDAT)
+        elif transaction.parameters.body is Body.BINARY:
+            self._refuse("DATA", _BINARY_NEEDS_BDAT)
+        else:
+            self._state = _State.DATA
+            self._out.append(_SEND_DATA)
+
+    def _rset(self, line: bytes, argument: bytes) -> None:
+        if argument.strip(b" "):
+            self._refuse("RSET", _NO_ARGUMENT)
+            return
+        self._drop_transaction()
+        self._out.append(_RESET)
+        self._count_junk()
+
+    def _noop(self, line: bytes, argument: bytes) -> None:
+        grammar.command_text(line)
+        self._out.append(_NOOP)
+        self._count_junk()
+
+    def _vrfy(self, line: bytes, argument: bytes) -> None:
+        """RFC 5321 3.5.3: no address is told, none is denied."""
+        grammar.command_text(line)
+        if not argument.strip(b" "):
+            self._refuse("VRFY", _NEEDS_ARGUMENT)
+            return
+        self._out.append(_VRFY)
+        self._count_junk()
+
+    def _expn(self, line: bytes, argument: bytes) -> None:
+        grammar.command_text(line)
+        self._refuse("EXPN", _NOT_OFFERED)
+
+    def _help(self, line: bytes, argument: bytes) -> None:
+        grammar.command_text(line)
+        self._out.append(_HELP)
+        self._count_junk()
+
+    def _quit(self, line: bytes, argument: bytes) -> None:
+        if argument.strip(b" "):
+            self._refuse("QUIT", _NO_ARGUMENT)
+            return
+        self._out.append(_BYE)
+        self._close()
+
+    def _starttls(self, line: bytes, argument: bytes) -> None:
+        """RFC 3207."""
+        if argument.strip(b" "):
+            self._refuse("STARTTLS", _NO_ARGUMENT)
+        elif self.session.tls:
+            self._refuse("STARTTLS", _IN_TLS)
+        elif not self.terms.has_starttls:
+            self._refuse("STARTTLS", _NOT_OFFERED)
+        else:
+            self._drop_transaction()
+            self._out.append(_READY_FOR_TLS)
+            self.request = Request.START_TLS
+
+    def tls_unavailable(self) -> bytes:
+        """The driver has no certificate after all: 454 instead of what `feed` answered to STARTTLS."""
+        self.request = Request.NOTHING
+        self._refuse("STARTTLS", _NO_TLS_YET)
+        return self._take()
+
+    def _xclient(self, line: bytes, argument: bytes) -> None:
+        """The front end says who the client is; the session begins anew with a greeting."""
+        session = self.session
+        if not session.has_xclient:
+            self._refuse("XCLIENT", _NO_XCLIENT)
+            return
+        if self._transaction is not None:
+            self._refuse("XCLIENT", _IN_TRANSACTION)
+            return
+        found = grammar.parse_xclient(argument)
+        if "ADDR" in found and found["ADDR"] != session.client:
+            reply = self._reception.moves(session, found["ADDR"])
+            if reply is not None:
+                self._leave(reply)
+                return
+            session.client, session.client_name, session.client_port = found["ADDR"], "", 0
+        self._begin_anew()
+        session.client_name = found.get("NAME", session.client_name)
+        session.client_port = int(found.get("PORT") or session.client_port)
+        session.helo = found.get("HELO", "")
+        session.is_extended = bool(session.helo) and found.get("PROTO", "ESMTP") == "ESMTP"
+        self._out.append(self.terms.greeting)
+
+    def _begin_anew(self) -> None:
+        self._drop_transaction()
+        self.terms = self._reception.terms
+
+    def _drop_transaction(self) -> None:
+        transaction, self._transaction = self._transaction, None
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.abort()
+        if transaction is not None and transaction.content is not None:
+            transaction.content.abort()
+
+    # ---- DATA
+
+    def _data(self, data: bytes, at: int) -> int:
+        """Content from data[at:] -> the index behind what was read."""
+        terms, reader = self.terms, self._reader
+        if reader is None:
+            body = whole(data, at)
+            if body is not None and len(body) <= terms.blob_threshold and not has_bare_newline(body):
+                limit = terms.limits.message_size
+                if not limit or len(body) <= limit:
+                    self._state = _State.COMMAND
+                    self._accept(body, b"", len(body))
+                    return len(data)
+            reader = self._reader = DotReader(
+                terms.limits.message_size,
+                terms.blob_threshold,
+                self._reception.gate.blob,
+                normalises=terms.normalises,
+            )
+        end = reader.feed(data, at)
+        if end >= 0:
+            self._state = _State.COMMAND
+            self._reader = None
+            self._content_is_whole("DATA", reader)
+            return end
+        if terms.drop_limit and reader.raw > terms.drop_limit:
+            self._leave(_ABSURD)
+        elif reader.sink is not None and reader.sink.pending > PENDING_MAX:
+            self._wait(reader.sink.drain(), lambda result: self._drained(reader, result))
+        return len(data)
+
+    def _drained(self, content: Content, result: object) -> None:
+        if isinstance(result, Reply) and not result.is_positive:
+            content.refuse(result)
+
+    def _content_is_whole(self, verb: str, content: Content, *, has_binary: bool = False) -> None:
+        if content.fault is not None:
+            self._reception.failed(verb, content.fault)
+        if content.refusal is not None:
+            self._refuse(verb, content.refusal)
+            self._drop_transaction()
+        else:
+            self._accept(content.take(), content.head, content.size, has_binary=has_binary)
+
+    def _accept(self, body: bytes | BodySink, head: bytes, size: int, *, has_binary: bool = False) -> None:
+        """The last octet is here: hand the message to the gate and wait for its word."""
+        transaction, self._transaction = self._transaction, None
+        if transaction is None:  # only after `lost`
+            return
+        session, parameters = self.session, transaction.parameters
+        mail = Incoming(
+            session,
+            transaction.sender,
+            parameters,
+            transaction.recipients,
+            body,
+            head,
+            size,
+            has_binary,
+            session.protocol(smtputf8=parameters.smtputf8),
+        )
+        try:
+            self._wait(self._reception.gate.accept(mail), self._accepted)
+        except Exception as error:  # a gate that fails before its coroutine began
+            self._reception.failed("accept", error)
+            if not isinstance(body, bytes):
+                body.abort()
+            self._accepted(INTERNAL)
+
+    def _accepted(self, reply: Reply) -> None:
+        """The gate's events tell the log, whatever it decided; here it is only counted."""
+        self._out.append(_wire(reply))
+        if reply.is_positive:
+            self.messages += 1
+            self.errors = self.junk = 0
+        elif reply.code >= 500:
+            self._count_error()
+        elif reply.code == 421:
+            self._close()
+
+    # ---- BDAT
+
+    def _bdat(self, line: bytes, argument: bytes) -> None:
+        """RFC 3030 2. A refused chunk is read to its end and dropped, so that content never becomes commands."""
+        try:
+            size, is_last = grammar.parse_bdat(line)
+        except Malformed as malformed:
+            self._refuse("BDAT", malformed.reply)  # where the chunk ends is unknown
+            self._leave(_NOT_SMTP)
+            return
+        limits, drop_limit = self.terms.limits, self.terms.drop_limit
+        transaction = self._transaction
+        reply = self._cannot_take_content()
+        if drop_limit and size > drop_limit:
+            self._leave(_ABSURD)
+        elif reply is not None or transaction is None:
+            self._begin_chunk(_State.DROP_CHUNK, size, is_last=is_last)
+            self._refuse("BDAT", reply or _MAIL_FIRST)
+            self._finish_chunk_if_empty()
+        else:
+            content = transaction.content
+            if content is None:
+                content = Content(limits.message_size, self.terms.blob_threshold, self._reception.gate.blob)
+                transaction.content = content
+            if limits.message_size and content.size + size > limits.message_size:
+                content.refuse(Reply(552, "5.3.4", f"The message exceeds the limit of {limits.message_size} octets"))
+            self._begin_chunk(_State.CHUNK, size, is_last=is_last)
+            self._finish_chunk_if_empty()
+
+    def _begin_chunk(self, state: _State, size: int, *, is_last: bool) -> None:
+        self._state = state
+        self._chunk_left = size
+        self._is_last_chunk = is_last
+
+    def _finish_chunk_if_empty(self) -> None:
+        if not self._chunk_left:
+            self._chunk_is_whole()
+
+    def _chunk(self, data: bytes, at: int) -> int:
+        """Octets of a chunk from data[at:] -> the index behind what was read."""
+        end = min(at + self._chunk_left, len(data))
+        self._chunk_left -= end - at
+        transaction = self._transaction
+        content = transaction.content if transaction is not None else None
+        if self._state is _State.CHUNK and content is not None:
+            content.add(data[at:end])
+            if content.sink is not None and content.sink.pending > PENDING_MAX:
+                self._wait(content.sink.drain(), lambda result: self._chunk_drained(content, result))
+                return end
+        self._finish_chunk_if_empty()
+        return end
+
+    def _chunk_drained(self, content: Content, result: object) -> None:
+        self._drained(content, result)
+        self._finish_chunk_if_empty()
+
+    def _chunk_is_whole(self) -> None:
+        state, self._state = self._state, _State.COMMAND
+        transaction = self._transaction
+        content = transaction.content if transaction is not None else None
+        if state is _State.DROP_CHUNK or transaction is None or content is None:
+            return  # its reply left with the command
+        if self._is_last_chunk:
+            is_binary = content.has_bare_newline or transaction.parameters.body is Body.BINARY
+            self._content_is_whole("BDAT", content, has_binary=is_binary)
+        elif content.refusal is not None:
+            self._refuse("BDAT", content.refusal)
+        else:
+            self._out.append(b"250 2.0.0 %d octets received\r\n" % content.size)
+
+
+def _wire(reply: Reply) -> bytes:
+    """A reply as octets. A CR in a gate's text must not become a line of its own."""
+    return (reply._replace(text=reply.text.replace("\r", " ")) if "\r" in reply.text else reply).encode()
+
+
+def _name(verb: bytes) -> str:
+    return verb.decode("ascii", "replace").upper()
+
+
+_Method = Callable[[Dialogue, bytes, bytes], None]
+_VERBS: dict[bytes, _Method] = {
+    b"EHLO": Dialogue._ehlo,
+    b"HELO": Dialogue._helo,
+    b"MAIL": Dialogue._mail,
+    b"RCPT": Dialogue._rcpt,
+    b"DATA": Dialogue._data_command,
+    b"BDAT": Dialogue._bdat,
+    b"RSET": Dialogue._rset,
+    b"NOOP": Dialogue._noop,
+    b"VRFY": Dialogue._vrfy,
+    b"EXPN": Dialogue._expn,
+    b"HELP": Dialogue._help,
+    b"QUIT": Dialogue._quit,
+    b"STARTTLS": Dialogue._starttls,
+    b"XCLIENT": Dialogue._xclient,
+}

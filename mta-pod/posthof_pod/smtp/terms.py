@@ -1,0 +1,59 @@
+"""What a listener offers its clients, compiled once per configuration: limits, and replies as octets.
+
+Owns: the words of EHLO (RFC 5321 4.1.1.1, RFC 1870, 2034, 2920, 3030, 3207, 3461, 6152, 6531, 9422) and the greeting.
+"""
+
+from __future__ import annotations
+
+from posthof_crds.engine import Listener, TLSMode
+from posthof_pod.replies import Reply
+from posthof_pod.smtp.grammar import XCLIENT_ATTRIBUTES
+
+DROP_FACTOR = 10  # a message this many times the limit (DROP_LEAST octets at least) is not read to its end
+DROP_LEAST = 64 * 1024 * 1024
+
+
+class Terms:
+    """Immutable by convention; a dialogue takes the newest between two messages."""
+
+    __slots__ = (
+        "_ehlo_plain",
+        "_ehlo_secure",
+        "blob_threshold",
+        "drop_limit",
+        "greeting",
+        "has_starttls",
+        "hello",
+        "hostname",
+        "limits",
+        "normalises",
+    )
+
+    def __init__(
+        self, listener: Listener, hostname: str, *, has_certificate: bool = False, blob_threshold: int = 256 * 1024
+    ) -> None:
+        limits = self.limits = listener.limits
+        self.hostname = hostname
+        self.normalises = listener.normalise_newlines
+        self.blob_threshold = blob_threshold
+        self.has_starttls = has_certificate and listener.tls is TLSMode.STARTTLS
+        self.drop_limit = max(limits.message_size * DROP_FACTOR, DROP_LEAST) if limits.message_size else 0
+        self.greeting = f"220 {hostname} ESMTP Posthof\r\n".encode()
+        self.hello = f"250 {hostname}\r\n".encode()
+        words = ["PIPELINING", f"SIZE {limits.message_size}", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN"]
+        words += ["CHUNKING", "BINARYMIME", _limits_word(limits.messages, limits.recipients)]
+        self._ehlo_secure = [hostname, *words]
+        self._ehlo_plain = [hostname, *words, "STARTTLS"] if self.has_starttls else self._ehlo_secure
+
+    def ehlo(self, *, is_secure: bool, has_xclient: bool) -> bytes:
+        """The reply to EHLO."""
+        words = self._ehlo_secure if is_secure else self._ehlo_plain
+        if has_xclient:
+            words = [*words, "XCLIENT " + " ".join(XCLIENT_ATTRIBUTES)]
+        return Reply(250, "", "\n".join(words)).encode()
+
+
+def _limits_word(messages: int, recipients: int) -> str:
+    """RFC 9422 4: values have six digits at most."""
+    mailmax = f" MAILMAX={min(messages, 999_999)}" if messages else ""
+    return f"LIMITS{mailmax} RCPTMAX={min(recipients, 999_999)}"
