@@ -1,0 +1,83 @@
+"""The one thread of a worker that changes things on the volume.
+
+Jobs run in the order they were given. A job's `work` runs here; its `done` then runs on the loop. Hops cost more than
+most jobs, so they are made per batch, never per message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class Job(Protocol):
+    def work(self) -> None:
+        """In the I/O thread. Handles its own OSErrors."""
+
+
+class IOThread:
+    """Started at once; `stop` ends it after the jobs it was given."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, name: str) -> None:
+        self.loop = loop
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._is_stopped = False
+        self._thread.start()
+
+    def put(self, job: Job) -> None:
+        self._jobs.put(job)
+
+    def call(self, act: Callable[[], T]) -> asyncio.Future[T]:
+        """Run `act` in the thread; the future (of the loop) has its result or its exception."""
+        future: asyncio.Future[T] = self.loop.create_future()
+        self._jobs.put(_CallJob(self, act, future))
+        return future
+
+    def tell(self, act: Callable[..., object], *args: object) -> None:
+        """From the thread: run `act` on the loop. A loop that is closed has nobody left to tell."""
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(act, *args)
+
+    def stop(self) -> None:
+        """No more jobs; returns when the last one has run."""
+        if not self._is_stopped:
+            self._is_stopped = True
+            self._jobs.put(None)
+            self._thread.join()
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job.work()
+
+
+class _CallJob:
+    __slots__ = ("act", "future", "thread")
+
+    def __init__(self, thread: IOThread, act: Callable[[], T], future: asyncio.Future[T]) -> None:
+        self.thread = thread
+        self.act: Callable[[], object] = act
+        self.future: asyncio.Future[object] = future  # type: ignore[assignment]  # T is known to `call` only
+
+    def work(self) -> None:
+        try:
+            result = self.act()
+        except Exception as error:  # handed to whoever awaits the future
+            self.thread.tell(_fail, self.future, error)
+        else:
+            self.thread.tell(_finish, self.future, result)
+
+
+def _finish(future: asyncio.Future[object], result: object) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _fail(future: asyncio.Future[object], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)
