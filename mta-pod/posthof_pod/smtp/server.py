@@ -71,13 +71,14 @@ class Transaction:
         self.content: Content | None = None  # since the first BDAT
 
 
-class _State(enum.IntEnum):
-    COMMAND = 0
-    DATA = 1
-    CHUNK = 2  # octets of a BDAT that are content
-    DROP_CHUNK = 3  # octets of a refused BDAT
-    DROP_LINE = 4  # the rest of an over-long command line
+# What the next octets are. Plain integers: an enum's members cost a look-up each.
+_COMMAND = 0
+_DATA = 1
+_CHUNK = 2  # octets of a BDAT that are content
+_DROP_CHUNK = 3  # octets of a refused BDAT
+_DROP_LINE = 4  # the rest of an over-long command line
 
+_NOTHING, _WAIT, _START_TLS, _CLOSE = Request
 
 # The replies everyone gets, as octets.
 _SENDER_OK = b"250 2.1.0 Sender accepted\r\n"
@@ -106,7 +107,6 @@ _LINE_TOO_LONG = Reply(500, "5.5.6", "Command line too long")
 _NO_ARGUMENT = Reply(501, "5.5.4", "The command takes no argument")
 _NEEDS_ARGUMENT = Reply(501, "5.5.4", "The command needs an argument")
 _TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "Too many recipients")
-_NO_TLS_YET = Reply(454, "4.7.0", "TLS is not available for now")
 _IN_TLS = Reply(503, "5.5.1", "TLS is active already")
 _NO_XCLIENT = Reply(550, "5.7.0", "XCLIENT is not for you")
 _IN_TRANSACTION = Reply(503, "5.5.1", "Not during a transaction")
@@ -139,6 +139,7 @@ class Dialogue:
         "awaited",
         "commands",
         "errors",
+        "has_quit",
         "junk",
         "messages",
         "request",
@@ -149,14 +150,15 @@ class Dialogue:
     def __init__(self, session: Session, reception: Reception) -> None:
         self.session = session
         self.terms = reception.terms
-        self.request = Request.NOTHING
+        self.request: Request = _NOTHING
+        self.has_quit = False
         self.awaited: Awaitable[object] | None = None
         self.commands = 0
         self.messages = 0  # accepted
         self.errors = 0  # 5xx since the last accepted message
         self.junk = 0  # commands that moved no mail since the last accepted message
         self._reception = reception
-        self._state = _State.COMMAND
+        self._state = _COMMAND
         self._rest = b""  # octets not yet parsed
         self._out: list[bytes] = []
         self._then: Callable[[Any], None] | None = None  # what goes on when the awaited is there
@@ -175,11 +177,12 @@ class Dialogue:
     @property
     def is_in_content(self) -> bool:
         """Whether a message is on its way in, or waits for its reply: not the time to be interrupted."""
-        return self._state in (_State.DATA, _State.CHUNK) or self.request is Request.WAIT
+        return self._state in (_DATA, _CHUNK) or self.request is _WAIT
 
     @property
-    def is_in_transaction(self) -> bool:
-        return self._transaction is not None
+    def is_reading_content(self) -> bool:
+        """Whether more octets of a message are to come."""
+        return self._state in (_DATA, _CHUNK)
 
     @property
     def waiting(self) -> int:
@@ -200,7 +203,7 @@ class Dialogue:
     def resume(self, result: object) -> bytes:
         """What was awaited is there. A `Reply` in place of the expected result is a failure's reply."""
         then, self._then, self.awaited = self._then, None, None
-        self.request = Request.NOTHING
+        self.request = _NOTHING
         if then is not None:
             then(result)
         if not self.request:
@@ -212,16 +215,20 @@ class Dialogue:
         session = self.session
         session.tls, session.helo, session.is_extended = cipher, "", False
         self._drop_transaction()
-        self.request = Request.NOTHING
+        self.request = _NOTHING
         return b""
 
     def part(self, reply: Reply) -> bytes:
         """Ends the session with `reply` (421): at once, or after the message that is on its way in."""
-        if self.request is Request.CLOSE:
+        if self.request is _CLOSE:
             return b""
         if self.is_in_content:
             self._parting = reply
             return b""
+        return self.expire(reply)
+
+    def expire(self, reply: Reply) -> bytes:
+        """Ends the session with `reply` (421) now, whatever is on its way."""
         self._leave(reply)
         return self._take()
 
@@ -229,24 +236,24 @@ class Dialogue:
         """The connection is gone: what was gathered is let go. A message that waits for its reply is the gate's."""
         self._drop_transaction()
         self._rest = b""
-        if self.request is not Request.WAIT:
-            self.request = Request.CLOSE
+        if self.request is not _WAIT:
+            self.request = _CLOSE
 
     # ---- octets to lines and content
 
     def _take(self) -> bytes:
         """The replies made so far, in one piece; none while something is awaited."""
         out = self._out
-        if not out or self.request is Request.WAIT:
+        if not out or self.request is _WAIT:
             return b""
         replies = out[0] if len(out) == 1 else b"".join(out)
         out.clear()
         return replies
 
     def _feed_while(self, request: Request, data: bytes) -> bytes:
-        if request is Request.WAIT:
+        if request is _WAIT:
             self._rest = data
-        elif request is Request.START_TLS and data:
+        elif request is _START_TLS and data:
             self._leave(_INJECTED)
         else:
             self._rest = b""
@@ -257,7 +264,7 @@ class Dialogue:
         at, size = 0, len(data)
         while at < size and not self.request:
             state = self._state
-            if state is _State.COMMAND:
+            if state == _COMMAND:
                 if self._parting is not None:
                     break
                 end = data.find(b"\n", at)
@@ -266,19 +273,19 @@ class Dialogue:
                     return
                 line, at = data[at:end], end + 1
                 self._line(line)
-            elif state is _State.DATA:
+            elif state == _DATA:
                 at = self._data(data, at)
-            elif state is _State.DROP_LINE:
+            elif state == _DROP_LINE:
                 end = data.find(b"\n", at)
                 at = size if end < 0 else end + 1
                 if end >= 0:
-                    self._state = _State.COMMAND
+                    self._state = _COMMAND
             else:
                 at = self._chunk(data, at)
-        self._rest = data[at:] if at < size and self.request is not Request.CLOSE else b""
-        if self._parting is not None and self._state is _State.COMMAND and not self.request:
+        self._rest = data[at:] if at < size and self.request is not _CLOSE else b""
+        if self._parting is not None and self._state == _COMMAND and not self.request:
             self._leave(self._parting)
-        elif self._rest and self.request is Request.START_TLS:  # in the packet of STARTTLS: RFC 3207, CVE-2011-0411
+        elif self._rest and self.request is _START_TLS:  # in the packet of STARTTLS: RFC 3207, CVE-2011-0411
             self._rest = b""
             self._out.pop()
             self._leave(_INJECTED)
@@ -290,7 +297,7 @@ class Dialogue:
             self._leave(_NOT_SMTP)
         elif len(self._rest) >= self.terms.limits.command_line:
             line, self._rest = self._rest, b""
-            self._state = _State.DROP_LINE
+            self._state = _DROP_LINE
             self._line(line)
 
     def _line(self, line: bytes) -> None:
@@ -362,7 +369,7 @@ class Dialogue:
     def _close(self) -> None:
         self._drop_transaction()
         self._rest = b""
-        self.request = Request.CLOSE
+        self.request = _CLOSE
 
     def _count_junk(self) -> None:
         """Commands that move no mail are free until they are many."""
@@ -373,7 +380,7 @@ class Dialogue:
     def _wait(self, awaited: Awaitable[object], then: Callable[[Any], None]) -> None:
         self.awaited = awaited
         self._then = then
-        self.request = Request.WAIT
+        self.request = _WAIT
 
     # ---- commands
 
@@ -491,7 +498,7 @@ class Dialogue:
         elif transaction.parameters.body is Body.BINARY:
             self._refuse("DATA", _BINARY_NEEDS_BDAT)
         else:
-            self._state = _State.DATA
+            self._state = _DATA
             self._out.append(_SEND_DATA)
 
     def _rset(self, line: bytes, argument: bytes) -> None:
@@ -530,6 +537,7 @@ class Dialogue:
             self._refuse("QUIT", _NO_ARGUMENT)
             return
         self._out.append(_BYE)
+        self.has_quit = True
         self._close()
 
     def _starttls(self, line: bytes, argument: bytes) -> None:
@@ -543,13 +551,7 @@ class Dialogue:
         else:
             self._drop_transaction()
             self._out.append(_READY_FOR_TLS)
-            self.request = Request.START_TLS
-
-    def tls_unavailable(self) -> bytes:
-        """The driver has no certificate after all: 454 instead of what `feed` answered to STARTTLS."""
-        self.request = Request.NOTHING
-        self._refuse("STARTTLS", _NO_TLS_YET)
-        return self._take()
+            self.request = _START_TLS
 
     def _xclient(self, line: bytes, argument: bytes) -> None:
         """The front end says who the client is; the session begins anew with a greeting."""
@@ -596,7 +598,7 @@ class Dialogue:
             if body is not None and len(body) <= terms.blob_threshold and not has_bare_newline(body):
                 limit = terms.limits.message_size
                 if not limit or len(body) <= limit:
-                    self._state = _State.COMMAND
+                    self._state = _COMMAND
                     self._accept(body, b"", len(body))
                     return len(data)
             reader = self._reader = DotReader(
@@ -607,7 +609,7 @@ class Dialogue:
             )
         end = reader.feed(data, at)
         if end >= 0:
-            self._state = _State.COMMAND
+            self._state = _COMMAND
             self._reader = None
             self._content_is_whole("DATA", reader)
             return end
@@ -682,7 +684,7 @@ class Dialogue:
         if drop_limit and size > drop_limit:
             self._leave(_ABSURD)
         elif reply is not None or transaction is None:
-            self._begin_chunk(_State.DROP_CHUNK, size, is_last=is_last)
+            self._begin_chunk(_DROP_CHUNK, size, is_last=is_last)
             self._refuse("BDAT", reply or _MAIL_FIRST)
             self._finish_chunk_if_empty()
         else:
@@ -692,10 +694,10 @@ class Dialogue:
                 transaction.content = content
             if limits.message_size and content.size + size > limits.message_size:
                 content.refuse(Reply(552, "5.3.4", f"The message exceeds the limit of {limits.message_size} octets"))
-            self._begin_chunk(_State.CHUNK, size, is_last=is_last)
+            self._begin_chunk(_CHUNK, size, is_last=is_last)
             self._finish_chunk_if_empty()
 
-    def _begin_chunk(self, state: _State, size: int, *, is_last: bool) -> None:
+    def _begin_chunk(self, state: int, size: int, *, is_last: bool) -> None:
         self._state = state
         self._chunk_left = size
         self._is_last_chunk = is_last
@@ -710,7 +712,7 @@ class Dialogue:
         self._chunk_left -= end - at
         transaction = self._transaction
         content = transaction.content if transaction is not None else None
-        if self._state is _State.CHUNK and content is not None:
+        if self._state == _CHUNK and content is not None:
             content.add(data[at:end])
             if content.sink is not None and content.sink.pending > PENDING_MAX:
                 self._wait(content.sink.drain(), lambda result: self._chunk_drained(content, result))
@@ -723,10 +725,10 @@ class Dialogue:
         self._finish_chunk_if_empty()
 
     def _chunk_is_whole(self) -> None:
-        state, self._state = self._state, _State.COMMAND
+        state, self._state = self._state, _COMMAND
         transaction = self._transaction
         content = transaction.content if transaction is not None else None
-        if state is _State.DROP_CHUNK or transaction is None or content is None:
+        if state == _DROP_CHUNK or transaction is None or content is None:
             return  # its reply left with the command
         if self._is_last_chunk:
             is_binary = content.has_bare_newline or transaction.parameters.body is Body.BINARY
