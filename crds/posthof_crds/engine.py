@@ -113,6 +113,13 @@ class RecipientCheck(enum.StrEnum):
     ANY = "any"
 
 
+class Callout(Value, frozen=True, kw_only=True, omit_defaults=True):
+    """How long an answer of the next hop about a recipient is believed, seconds."""
+
+    positive: float = 3600.0
+    negative: float = 600.0
+
+
 class HopKind(enum.StrEnum):
     HOST = "host"  # A / AAAA of the name (or an address literal), no MX look-up
     MX = "mx"
@@ -183,6 +190,7 @@ class Domain(Value, frozen=True, kw_only=True, omit_defaults=True):
     next_hops: tuple[NextHop, ...] = ()  # LMTP, Relay: tried in order
     tls: TLSLevel = TLSLevel.MAY
     check: RecipientCheck = RecipientCheck.LIST
+    callout: Callout = Callout()
     recipients: frozenset[str] = frozenset()  # local parts, case-folded
     aliases: dict[str, tuple[str, ...]] = {}  # local part, case-folded -> addresses
     catch_all: tuple[str, ...] = ()
@@ -280,6 +288,7 @@ class EngineConfig(Value, frozen=True, kw_only=True, omit_defaults=True):
     double_bounce_to: str = ""  # "" = postmaster at the first domain that has mailboxes, else logged and dropped
     workers: int = 0  # 0 = CPU count
     outbound_sessions: int = 500  # per worker
+    direct_port: int = 25  # where MX hosts of Direct destinations listen; for tests and unusual networks
     http: HTTPSettings = HTTPSettings()
     retry: Retry = Retry()
     limits: DestinationLimits = DestinationLimits()

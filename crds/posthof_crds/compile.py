@@ -1,0 +1,286 @@
+"""Manifests -> EngineConfig. A pure function: no file, no clock, no environment; equal manifests give equal hashes.
+
+Rules of this file
+- It trusts `load`: what is wrong has been said there, so nothing here can fail for a Manifests that `load` gave.
+- Relative paths are joined to `base`, the current directory of `posthof up`.
+- Order: domains and certificates by name, rules by priority (highest first) then name; listeners as written.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from posthof_crds import delivery, engine, names
+from posthof_crds.engine import ActionKind, EngineConfig, HopKind, InboundMode, RecipientCheck, SecretRef
+from posthof_crds.mailboxes import MAILBOX_MODES, POSTMASTER
+from posthof_crds.maildomain import MailDomain, Recipients
+from posthof_crds.manifests import Manifests
+from posthof_crds.mta import Listener, MTASpec
+from posthof_crds.relaypolicy import RelayPolicy
+from posthof_crds.tlscert import TLSCert
+
+
+class Defaults(NamedTuple):
+    """What the MTA says for all, where a rule or domain says nothing."""
+
+    retry: engine.Retry = engine.Retry()
+    limits: engine.DestinationLimits = engine.DestinationLimits()
+    egress: engine.Egress = engine.Egress()
+
+
+def defaults_of(manifests: Manifests) -> Defaults:
+    """The MTA's; the built-in ones where the MTA is missing (rules are checked all the same)."""
+    if not manifests.mtas:
+        return Defaults()
+    spec = manifests.mta.spec
+    limits = _limits_of(engine.DestinationLimits(), spec.limits.destination)
+    return Defaults(_changed(engine.Retry(), spec.retry), limits, _egress_of(spec.egress))
+
+
+def compile(manifests: Manifests, base: Path) -> EngineConfig:  # noqa: A001 -- the word architecture.md uses for it
+    """The engine's configuration. `base` is absolute."""
+    if not base.is_absolute():
+        raise ValueError(f"base must be an absolute path, not {base}")
+    name, spec = manifests.mta.metadata.name, manifests.mta.spec
+    defaults = defaults_of(manifests)
+    domains = domains_of(manifests, base, defaults)
+    double_bounce_to = spec.double_bounce_to or _default_double_bounce(spec, domains)
+    return EngineConfig(
+        name=name,
+        hostname=spec.hostname,
+        listeners=tuple(listener_of(listener) for listener in spec.listeners),
+        spool=_spool_of(spec, base),
+        mail_root=_path(base, spec.mail_root),
+        state_dir=_path(base, spec.state_dir),
+        domains=domains,
+        rules=tuple(sorted((rule_of(e.object, defaults, base) for e in manifests.policies), key=_order)),
+        certificates={e.name: certificate_of(e.object, base) for e in sorted(manifests.certificates, key=_by_name)},
+        resolver=spec.resolver,
+        double_bounce_to=double_bounce_to,
+        workers=spec.workers,
+        outbound_sessions=spec.limits.outbound_sessions,
+        http=engine.HTTPSettings(host=spec.http.address, port=spec.http.port),
+        retry=defaults.retry,
+        limits=defaults.limits,
+        timeouts=engine.Timeouts(**dict(spec.timeouts)),
+        egress=defaults.egress,
+        alias_depth=spec.limits.alias_depth,
+        alias_recipients=spec.limits.alias_recipients,
+        user=spec.user,
+    )
+
+
+def _order(rule: engine.Rule) -> tuple[int, str]:
+    return -rule.priority, rule.name
+
+
+def _by_name(entry: Any) -> str:
+    return str(entry.name)
+
+
+def _path(base: Path, path: str) -> str:
+    return os.path.normpath(os.path.join(base, path))
+
+
+def _changed(default: Any, part: delivery.Retry | delivery.DestinationLimits) -> Any:
+    """The default with the values that were given."""
+    return msgspec.structs.replace(default, **{name: value for name, value in part if value is not None})
+
+
+def _says_something(part: delivery.Retry | delivery.DestinationLimits) -> bool:
+    return any(value is not None for _, value in part)
+
+
+def _limits_of(default: engine.DestinationLimits, part: delivery.DestinationLimits) -> engine.DestinationLimits:
+    limits: engine.DestinationLimits = _changed(default, part)
+    return msgspec.structs.replace(limits, connections_start=min(limits.connections_start, limits.connections))
+
+
+def _spool_of(spec: MTASpec, base: Path) -> engine.SpoolSettings:
+    spool = spec.spool
+    return engine.SpoolSettings(
+        path=_path(base, spool.path),
+        size=spool.size,
+        max_usage=spool.max_usage,
+        segment_bytes=spool.segment_size,
+        blob_threshold=spool.blob_threshold,
+        lane_bytes=spool.lane_size,
+        lane_messages=spool.lane_messages,
+        reserve_bytes=spool.reserve,
+        cache_bytes=spool.cache,
+        settle_delay=spool.settle_delay,
+    )
+
+
+def listener_of(listener: Listener) -> engine.Listener:
+    """One listener; `tls` left out is TLSMode.OFF."""
+    tls = listener.tls
+    return engine.Listener(
+        name=listener.name,
+        role=listener.role,
+        host=listener.address,
+        port=listener.port,
+        tls=engine.TLSMode(tls.mode) if tls else engine.TLSMode.OFF,
+        certificates=tuple(ref.name for ref in tls.cert_refs) if tls else (),
+        proxy_trusted=listener.proxy_protocol.trusted_cidrs if listener.proxy_protocol else (),
+        xclient_trusted=listener.xclient.trusted_cidrs if listener.xclient else (),
+        normalise_newlines=listener.bare_newlines == "Normalise",
+        implementation=listener.implementation.lower(),
+        limits=engine.ListenerLimits(**dict(listener.limits)),
+    )
+
+
+def _hop_of(hop: delivery.NextHop, base: Path, *, port: int) -> engine.NextHop:
+    """`port` is the protocol's own, for hops that name none."""
+    if hop.socket is not None:
+        return engine.NextHop(kind=HopKind.UNIX, name=_path(base, hop.socket), port=0)
+    if hop.srv is not None:
+        return engine.NextHop(kind=HopKind.SRV, name=hop.srv, port=0)
+    if hop.mx is not None:
+        return engine.NextHop(kind=HopKind.MX, name=hop.mx, port=hop.port or port)
+    return engine.NextHop(kind=HopKind.HOST, name=hop.host or "", port=hop.port or port)
+
+
+def _egress_of(egress: delivery.Egress, default: engine.Egress | None = None) -> engine.Egress:
+    """Address by address and name, with the default's where it has none."""
+    default = default or engine.Egress()
+    return engine.Egress(
+        ipv4=next((address for address in egress.addresses if ":" not in address), default.ipv4),
+        ipv6=next((address for address in egress.addresses if ":" in address), default.ipv6),
+        helo=egress.helo or default.helo,
+    )
+
+
+def domains_of(manifests: Manifests, base: Path, defaults: Defaults) -> dict[str, engine.Domain]:
+    """All domains by domain, sorted; with the built-in one where nobody else has mailboxes."""
+    spec = manifests.mta.spec
+    entries = sorted(manifests.domains, key=lambda entry: entry.object.spec.domain)
+    domains = {e.object.spec.domain: domain_of(e.object, manifests, base, defaults) for e in entries}
+    has_mailboxes = any(domain.mode in MAILBOX_MODES for domain in domains.values())
+    if not has_mailboxes and spec.double_bounce_to is None and spec.hostname not in domains:
+        domains[spec.hostname] = _built_in(spec.hostname)
+    return domains
+
+
+def _built_in(hostname: str) -> engine.Domain:
+    """A place for `postmaster` (RFC 5321 section 4.5.1) and double bounces in an MTA without mailboxes."""
+    return engine.Domain(
+        name="built-in", domain=hostname, mode=InboundMode.MAILDIR, recipients=frozenset({POSTMASTER})
+    )
+
+
+def _default_double_bounce(spec: MTASpec, domains: dict[str, engine.Domain]) -> str:
+    having = sorted((d.name, d.domain) for d in domains.values() if d.mode in MAILBOX_MODES)
+    return f"{POSTMASTER}@{having[0][1] if having else spec.hostname}"
+
+
+def domain_of(domain: MailDomain, manifests: Manifests, base: Path, defaults: Defaults) -> engine.Domain:
+    """One MailDomain. Alias targets become full addresses."""
+    spec, inbound = domain.spec, domain.spec.inbound
+    check, known = _recipients_of(inbound.recipients, manifests)
+    port = 24 if inbound.mode is InboundMode.LMTP else 25
+    callout = inbound.recipients.callout if inbound.recipients else None
+    return engine.Domain(
+        name=domain.metadata.name,
+        domain=spec.domain,
+        mode=inbound.mode,
+        next_hops=tuple(_hop_of(hop, base, port=port) for hop in inbound.next_hops),
+        tls=inbound.tls,
+        check=check,
+        callout=engine.Callout(positive=callout.positive, negative=callout.negative) if callout else engine.Callout(),
+        recipients=known,
+        aliases={names.fold(k): tuple(full(t, spec.domain) for t in v) for k, v in inbound.aliases.items()},
+        catch_all=tuple(full(target, spec.domain) for target in inbound.catch_all),
+        separator=inbound.separator,
+        maildir=inbound.maildir,
+        reject_text=inbound.reject_text,
+        retry=_changed(defaults.retry, spec.retry) if _says_something(spec.retry) else None,
+        limits=_limits_of(defaults.limits, spec.limits) if _says_something(spec.limits) else None,
+    )
+
+
+def full(target: str, domain: str) -> str:
+    """An alias target as an address: a bare local part is of the same domain."""
+    return target if "@" in target else f"{target}@{domain}"
+
+
+def _recipients_of(who: Recipients | None, manifests: Manifests) -> tuple[RecipientCheck, frozenset[str]]:
+    if who is None:
+        return RecipientCheck.LIST, frozenset()
+    if who.any:
+        return RecipientCheck.ANY, frozenset()
+    if who.callout is not None:
+        return RecipientCheck.CALLOUT, frozenset()
+    if who.list_ is not None:
+        return RecipientCheck.LIST, frozenset(map(names.fold, who.list_))
+    return RecipientCheck.LIST, frozenset(names.fold(name) for _, name in listed(who, manifests))
+
+
+def listed(who: Recipients, manifests: Manifests) -> list[tuple[int, str]]:
+    """`(line, local part)` of the ConfigMap key that listFrom names; nothing where it is not there."""
+    ref = who.list_from
+    entry = manifests.config_maps.get(ref.name) if ref else None
+    text = entry.object.data.get(ref.key, "") if entry and ref else ""
+    rows = ((number, row.partition("#")[0].strip()) for number, row in enumerate(text.splitlines(), 1))
+    return [(number, row) for number, row in rows if row]
+
+
+def match_of(policy: RelayPolicy) -> engine.Match:
+    match = policy.spec.match
+    return engine.Match(
+        listener_roles=match.listener_roles,
+        clients=match.clients,
+        senders=match.senders,
+        recipients=match.recipients,
+        headers=tuple(engine.HeaderMatch(name=h.name, pattern=h.pattern.casefold()) for h in match.headers),
+    )
+
+
+def rule_of(policy: RelayPolicy, defaults: Defaults, base: Path) -> engine.Rule:
+    """One RelayPolicy; what it changes of retry, limits and egress is completed with the MTA's."""
+    spec, action = policy.spec, policy.spec.action
+    port = 24 if action.type is ActionKind.LMTP else 25
+    auth = action.auth
+    return engine.Rule(
+        name=policy.metadata.name,
+        priority=spec.priority,
+        match=match_of(policy),
+        action=engine.Action(
+            kind=action.type,
+            hops=tuple(_hop_of(hop, base, port=port) for hop in action.next_hops),
+            username=SecretRef(name=auth.secret_name, key=auth.username_key) if auth else None,
+            password=SecretRef(name=auth.secret_name, key=auth.password_key) if auth else None,
+            text=action.text,
+            code=action.code,
+            status=action.status or f"{action.code // 100}.7.1",
+            addresses=action.addresses,
+        ),
+        tls=spec.tls,
+        retry=_changed(defaults.retry, spec.retry) if _says_something(spec.retry) else None,
+        limits=_limits_of(defaults.limits, spec.limits) if _says_something(spec.limits) else None,
+        egress=_egress_of(spec.egress, defaults.egress),
+    )
+
+
+def certificate_of(cert: TLSCert, base: Path) -> engine.Certificate:
+    spec, issuer = cert.spec, cert.spec.issuer
+    pair = None
+    if issuer.files is not None:
+        pair = engine.KeyPair(cert_file=_path(base, issuer.files.cert), key_file=_path(base, issuer.files.key))
+    elif issuer.secret_ref is not None:
+        ref = issuer.secret_ref
+        pair = engine.KeyPair(
+            cert_secret=SecretRef(name=ref.name, key=ref.cert_key),
+            key_secret=SecretRef(name=ref.name, key=ref.private_key_key),
+        )
+    return engine.Certificate(
+        name=cert.metadata.name,
+        dns_names=spec.dns_names,
+        self_signed=issuer.self_signed is not None,
+        duration=spec.duration,
+        pair=pair,
+    )

@@ -1,0 +1,283 @@
+"""What fields are made of: the base of all models and the types of their values, each with words for a mistake.
+
+Rules of this file
+- Manifests write camelCase; unknown fields are errors; nothing is coerced (`"25"` is not a port).
+- A type that has a unit carries a `Unit`, so that the reference pages and `posthof check` print it.
+- Messages name the mend. They never repeat a value that could be a secret: `Mend` texts are about form only.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
+from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
+
+from posthof_crds import names, patterns
+
+
+class Part(BaseModel):
+    """Base of every object in a manifest."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        alias_generator=to_camel,
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,
+    )
+
+
+class Unit(NamedTuple):
+    """What a number or text counts, for the reference: `duration`, `size`, or a word."""
+
+    name: str
+
+
+def wrong(what: str, instead: str = "") -> PydanticCustomError:
+    """What a validator raises: what is wrong, and a sentence that says what to write."""
+    return PydanticCustomError("wrong", "{what}", {"what": what, "instead": instead})
+
+
+# -- durations and sizes ---------------------------------------------------------------------------------------------
+
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(\d{1,9})(ms|s|m|h|d)")
+_BYTES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+_SIZE = re.compile(r"(\d{1,15})(Ki|Mi|Gi|Ti|k|M|G|T)?")
+
+
+def duration(value: Any) -> float:
+    """`"90s"`, `"5m"`, `"1h30m"`, `"5d"` -> seconds."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        raise wrong("a duration needs a unit", f'Write "{value}s" for seconds, or ms, m, h, d.')
+    text = str(value)
+    found = _DURATION.findall(text)
+    if not isinstance(value, str) or not found or "".join(n + unit for n, unit in found) != text:
+        raise wrong("this is not a duration", 'Write a number and ms, s, m, h or d, such as "5m" or "1h30m".')
+    return float(sum(int(n) * _SECONDS[unit] for n, unit in found))
+
+
+def duration_text(seconds: float) -> str:
+    """The shortest text that `duration` reads back: 5400.0 -> `1h30m`."""
+    if seconds == 0:
+        return "0s"
+    left, text = round(seconds * 1000), ""
+    for unit in ("d", "h", "m", "s", "ms"):
+        count, left = divmod(left, round(_SECONDS[unit] * 1000))
+        text += f"{count}{unit}" if count else ""
+    return text
+
+
+def size(value: Any) -> int:
+    """`"35Mi"`, `"2G"`, `4096` -> bytes (the Kubernetes quantity suffixes)."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    found = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        raise wrong(
+            "this is not a size", 'Write bytes, or a number and Ki, Mi, Gi, Ti (k, M, G, T for 1000s): "35Mi".'
+        )
+    return int(found[1]) * _BYTES[found[2] or ""]
+
+
+def size_text(count: int) -> str:
+    """The shortest exact text that `size` reads back: 36700160 -> `35Mi`."""
+    for unit in ("Ti", "Gi", "Mi", "Ki"):
+        if count and count % _BYTES[unit] == 0:
+            return f"{count // _BYTES[unit]}{unit}"
+    return str(count)
+
+
+def _range(low: float, high: float, show: Callable[[Any], str]) -> AfterValidator:
+    def check(value: Any) -> Any:
+        if not low <= value <= high:
+            raise wrong(f"{show(value)} is out of range", f"Write {show(low)} to {show(high)}.")
+        return value
+
+    return AfterValidator(check)
+
+
+def seconds_between(low: str, high: str) -> AfterValidator:
+    """Bounds of a Duration, both allowed."""
+    return _range(duration(low), duration(high), duration_text)
+
+
+def bytes_between(low: str, high: str) -> AfterValidator:
+    """Bounds of a Size, both allowed."""
+    return _range(size(low), size(high), lambda n: size_text(int(n)))
+
+
+Duration = Annotated[float, BeforeValidator(duration), Unit("duration")]
+Size = Annotated[int, BeforeValidator(size), Unit("size")]
+Int = Annotated[int, Strict()]
+Bool = Annotated[bool, Strict()]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), Unit("share")]
+Port = Annotated[int, Strict(), Field(ge=0, le=65535)]
+RemotePort = Annotated[int, Strict(), Field(ge=1, le=65535)]
+
+
+# -- names -----------------------------------------------------------------------------------------------------------
+
+_OBJECT_NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
+_PORT_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_KEY = re.compile(r"[A-Za-z0-9._-]{1,253}")
+
+
+def _ascii(value: str) -> str:
+    try:
+        return names.to_ascii(value)
+    except ValueError as error:
+        raise wrong(f"{value!r} is not a domain name: {error}", "Write a name such as mail.example.org.") from None
+
+
+def fqdn(value: str) -> str:
+    if value.endswith("."):
+        raise wrong("a name is written without the final dot", f"Write {value.rstrip('.') or 'mail.example.org'}.")
+    ascii_name = _ascii(value)
+    if not names.is_fqdn(ascii_name):
+        hint = "Write a full name of letters, digits and hyphens with at least one dot, such as mail.example.org."
+        raise wrong(f"{value!r} is not a fully qualified domain name", hint)
+    return ascii_name
+
+
+def host_or_address(value: str) -> str:
+    bare = value.strip("[]")
+    try:
+        return str(ipaddress.ip_address(bare))
+    except ValueError:
+        pass
+    ascii_name = _ascii(value)
+    if not names.is_host_name(ascii_name):
+        raise wrong(f"{value!r} is neither a host name nor an IP address", "Write smtp.example.org or 192.0.2.1.")
+    return ascii_name
+
+
+def srv_name(value: str) -> str:
+    ascii_name = value.lower()
+    if not names.is_srv_name(ascii_name):
+        raise wrong(f"{value!r} is not a SRV name", "Write it in full, such as _submission._tcp.example.org.")
+    return ascii_name
+
+
+def ip_address(value: str) -> str:
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError:
+        raise wrong(f"{value!r} is not an IP address", "Write 192.0.2.1 or 2001:db8::1, without a port.") from None
+
+
+def listen_address(value: str) -> str:
+    return ip_address(value) if value else value
+
+
+def resolver_address(value: str) -> str:
+    address, at, port = value.partition("@")
+    if at and not (port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 65536):
+        raise wrong(f"{value!r} has no usable port", "Write address@port, such as 192.0.2.53@5353.")
+    return f"{ip_address(address)}@{int(port)}" if at else ip_address(address)
+
+
+def network(value: str) -> str:
+    try:
+        net = ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        raise wrong(f"{value!r} is not a network", "Write 192.0.2.0/24, 2001:db8::/32 or one address.") from None
+    if "/" in value and str(ipaddress.ip_interface(value).ip) != str(net.network_address):
+        raise wrong(f"{value!r} has bits set behind its prefix", f"Write {net}, or one address without a prefix.")
+    if isinstance(net, ipaddress.IPv6Network) and net.prefixlen >= 96 and net.network_address.ipv4_mapped is not None:
+        raise wrong(
+            f"{value!r} is IPv4 in IPv6 clothes", "Write the IPv4 network itself: clients are compared as IPv4."
+        )
+    return str(net)
+
+
+def local_part(value: str) -> str:
+    if "@" in value and not value.startswith('"'):
+        raise wrong(
+            f"{value!r} has a domain", f"Write the part before the @ alone: {value.partition('@')[0] or 'bob'}."
+        )
+    if "*" in value:
+        raise wrong(f"{value!r} has a wildcard", "List every name, or write `recipients: {any: true}` or a catchAll.")
+    if not names.is_local_part(value):
+        raise wrong(f"{value!r} is not the local part of an address", "Write what stands before the @, such as bob.")
+    return value
+
+
+def address(value: str) -> str:
+    """`local@domain`; the domain in its one form."""
+    local, at, domain = value.rpartition("@")
+    if not at or not names.is_local_part(local):
+        raise wrong(f"{value!r} is not a mail address", "Write local@domain, such as bob@example.org.")
+    return f"{local}@{fqdn(domain)}"
+
+
+def address_or_local(value: str) -> str:
+    """An address, or the local part of one in the same domain."""
+    return address(value) if "@" in value else local_part(value)
+
+
+def pattern(value: str) -> str:
+    try:
+        return patterns.normalise(value)
+    except ValueError as error:
+        hint = "Write bob@example.org, *@example.org, example.org, *.example.org or <>; * is the only wildcard."
+        raise wrong(f"{value!r} is not an address pattern: {error}", hint) from None
+
+
+def one_line(value: str) -> str:
+    if not value.isascii() or not value.isprintable() or len(value) > 400:
+        raise wrong("a reply is one line of at most 400 printable ASCII characters", "Shorten it, use plain letters.")
+    return value
+
+
+def file_path(value: str) -> str:
+    if not value or "\0" in value or value != value.strip():
+        raise wrong("this is not a path", "Write an absolute path, or one relative to the current directory.")
+    return value
+
+
+def _matching(rule: re.Pattern[str], what: str, instead: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not rule.fullmatch(value):
+            raise wrong(f"{value!r} is not {what}", instead)
+        return value
+
+    return AfterValidator(check)
+
+
+FQDN = Annotated[str, AfterValidator(fqdn)]
+Host = Annotated[str, AfterValidator(host_or_address)]
+SRVName = Annotated[str, AfterValidator(srv_name)]
+IPAddress = Annotated[str, AfterValidator(ip_address)]
+ListenAddress = Annotated[str, AfterValidator(listen_address)]
+ResolverAddress = Annotated[str, AfterValidator(resolver_address)]
+Network = Annotated[str, AfterValidator(network)]
+LocalPart = Annotated[str, AfterValidator(local_part)]
+Address = Annotated[str, AfterValidator(address)]
+AddressOrLocal = Annotated[str, AfterValidator(address_or_local)]
+Pattern = Annotated[str, AfterValidator(pattern)]
+Line = Annotated[str, AfterValidator(one_line)]
+FilePath = Annotated[str, AfterValidator(file_path)]
+ObjectName = Annotated[
+    str, _matching(_OBJECT_NAME, "a name", "Use lower-case letters, digits, - and . (at most 253), such as mx-edge.")
+]
+PortName = Annotated[
+    str, _matching(_PORT_NAME, "a listener name", "Use lower-case letters, digits and - (at most 63), such as smtp.")
+]
+SecretKey = Annotated[
+    str, _matching(_KEY, "a key of a Secret or ConfigMap", "Use letters, digits, - . and _, such as password.")
+]
+
+
+def one_of(part: Part, fields: tuple[str, ...], what: str) -> None:
+    """Exactly one of the fields is given (they default to None)."""
+    given = [name for name in fields if getattr(part, name) is not None]
+    if len(given) != 1:
+        choices = ", ".join(to_camel(name) for name in fields)
+        found = "none of them is there" if not given else f"{' and '.join(to_camel(n) for n in given)} are there"
+        raise wrong(f"{what} is exactly one of {choices}; {found}", f"Keep one of: {choices}.")

@@ -1,0 +1,211 @@
+"""MailDomain: a domain we receive for. Who exists there, and where their mail goes."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from posthof_crds import engine, names
+from posthof_crds.core import ConfigMapKeyRef, Resource
+from posthof_crds.delivery import DestinationLimits, NextHop, Retry
+from posthof_crds.engine import InboundMode, TLSLevel
+from posthof_crds.fields import (
+    FQDN,
+    AddressOrLocal,
+    Bool,
+    Duration,
+    Line,
+    LocalPart,
+    Part,
+    seconds_between,
+    wrong,
+)
+from posthof_crds.mailboxes import POSTMASTER
+
+_CALLOUT = engine.Callout()
+_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+
+
+def _is_separator(value: str) -> str:
+    if value and (len(value) != 1 or value not in "+-=_.#/~!%&$*^|?'`"):
+        raise wrong(f"{value!r} is not a separator", 'Write one character such as "+" or "-", or "" for none.')
+    return value
+
+
+def _maildir(value: str) -> str:
+    """A path below the mail root with {domain} and {local}: relative, no way out."""
+    unknown = [name for name in _PLACEHOLDER.findall(value) if name not in ("domain", "local")]
+    if unknown:
+        raise wrong(f"unknown placeholder {{{unknown[0]}}}", "Known are {domain} and {local}.")
+    rest = _PLACEHOLDER.sub("", value)
+    if "{" in rest or "}" in rest or not value.isprintable():
+        raise wrong("a brace is open, or a character cannot be printed", 'Write a path such as "{domain}/{local}".')
+    if "{local}" not in value:
+        raise wrong(
+            "all mailboxes would be one folder", 'Write a path with {local} in it, such as "{domain}/{local}".'
+        )
+    if value.startswith("/") or any(part in ("", ".", "..") for part in value.split("/")):
+        raise wrong(
+            "a Maildir lies below the MTA's mailRoot", 'Write a relative path without "..": "{domain}/{local}".'
+        )
+    return value
+
+
+Targets = Annotated[tuple[AddressOrLocal, ...], Field(min_length=1, max_length=10_000)]
+
+
+class Callout(Part):
+    """Asking the next hop whether a recipient exists: MAIL FROM:<>, RCPT TO, no message. Answers are remembered."""
+
+    positive: Annotated[Duration, seconds_between("1s", "30d")] = _CALLOUT.positive
+    """How long "yes" is believed. An old "yes" is also used while the next hop does not answer."""
+
+    negative: Annotated[Duration, seconds_between("1s", "30d")] = _CALLOUT.negative
+    """How long "no" is believed. Short: a mailbox just made should soon receive."""
+
+
+class Recipients(Part):
+    """Who exists: exactly one of list, listFrom, callout, any."""
+
+    list_: Annotated[tuple[LocalPart, ...], Field(max_length=1_000_000)] | None = Field(default=None, alias="list")
+    """The mailboxes: local parts, case does not count. `postmaster` exists without being listed."""
+
+    list_from: ConfigMapKeyRef | None = None
+    """The same list from a ConfigMap: one local part a line, `#` begins a comment."""
+
+    callout: Callout | None = None
+    """Ask the next hop (modes LMTP and Relay). `{}` takes the defaults."""
+
+    any: Bool | None = None
+    """`true`: everybody exists. What the next hop then refuses becomes a bounce to whoever the sender is said to be:
+    backscatter, which gets servers listed. `posthof check` warns of it."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        given = [
+            name
+            for name, value in (
+                ("list", self.list_),
+                ("listFrom", self.list_from),
+                ("callout", self.callout),
+                ("any", self.any),
+            )
+            if value is not None
+        ]
+        if len(given) != 1:
+            found = "none of them is there" if not given else f"{' and '.join(given)} are there"
+            raise wrong(f"recipients is exactly one of list, listFrom, callout, any; {found}", "Keep one of them.")
+        if self.any is False:
+            raise wrong("`any: false` does not say who exists", "Write a list, a callout, or `any: true`.")
+        return self
+
+
+class Inbound(Part):
+    """What becomes of mail for the domain."""
+
+    mode: InboundMode
+    """LMTP: given to a mailbox server (RFC 2033). Relay: given to another mail server by SMTP. Alias: every address
+    leads elsewhere, there are no mailboxes. Maildir: dropped below the MTA's mailRoot. Reject: refused, except
+    postmaster."""
+
+    next_hops: Annotated[tuple[NextHop, ...], Field(max_length=16)] = ()
+    """Where LMTP and Relay deliver, tried in order. Needed for these modes, wrong for others."""
+
+    tls: TLSLevel = TLSLevel.MAY
+    """What sessions to nextHops demand. None: plain text. May: TLS if offered. Encrypt: TLS, any certificate.
+    Verify: TLS with a certificate that is valid for the host's name (RFC 9525)."""
+
+    recipients: Recipients | None = None
+    """Who exists; all others get 550 5.1.1 at RCPT TO. Required, except in modes Alias (the aliases are the list) and
+    Reject. Why required: a server that accepts everybody first and bounces later sends spam in its own name."""
+
+    aliases: Annotated[dict[LocalPart, Targets], Field(default_factory=dict, max_length=100_000)]
+    """Local part -> addresses, or local parts of this domain. An alias of a mailbox's own name keeps a copy there if
+    it names itself. A sub-address (`info+x`) finds the alias `info`; targets in our domains get the `+x` too."""
+
+    catch_all: Annotated[tuple[AddressOrLocal, ...], Field(max_length=100)] = ()
+    """Where mail for names goes that nobody has. Default: it is refused. Spammers guess names: expect much."""
+
+    separator: Annotated[str, AfterValidator(_is_separator)] = "+"
+    """What divides name and detail in a sub-address (bob+shop is bob's). "" switches sub-addresses off."""
+
+    maildir: Annotated[str, AfterValidator(_maildir)] = "{domain}/{local}"
+    """Mode Maildir: the Maildir's path below the MTA's mailRoot; {domain} and {local} are filled in, lower-case and
+    without the detail."""
+
+    reject_text: Line = ""
+    """Mode Reject: the text of the refusal. Default: that the domain takes no mail."""
+
+    @model_validator(mode="after")
+    def _fits_mode(self) -> Self:
+        needs_hops = self.mode in (InboundMode.LMTP, InboundMode.RELAY)
+        if needs_hops and not self.next_hops:
+            raise wrong(f"mode {self.mode} needs nextHops", "Write nextHops: [{host: mail.example.org}].")
+        if self.next_hops and not needs_hops:
+            raise wrong(f"nextHops say nothing in mode {self.mode}", "Remove nextHops, or use mode LMTP or Relay.")
+        for hop in self.next_hops:
+            if self.mode is InboundMode.RELAY and hop.socket is not None:
+                raise wrong("a socket speaks LMTP", "Use mode LMTP, or a host.")
+            if self.mode is InboundMode.LMTP and (hop.mx is not None or hop.srv is not None):
+                raise wrong("LMTP goes to a host or a socket", "Write {host: ...} or {socket: ...}.")
+        if self.mode is InboundMode.REJECT and (
+            self.catch_all or {names.fold(k) for k in self.aliases} - {POSTMASTER}
+        ):
+            raise wrong(
+                "mode Reject takes mail for postmaster alone", "Keep no alias but postmaster, and no catchAll."
+            )
+        self._check_recipients(needs_hops)
+        if self.reject_text and self.mode is not InboundMode.REJECT:
+            raise wrong(f"rejectText says nothing in mode {self.mode}", "Remove rejectText, or use mode Reject.")
+        return self
+
+    def _check_recipients(self, has_hops: bool) -> None:
+        who = self.recipients
+        if who is None:
+            if self.mode not in (InboundMode.ALIAS, InboundMode.REJECT):
+                hint = "Write recipients: {list: [bob]}, {callout: {}} or, knowing the danger, {any: true}."
+                raise wrong("recipients is missing: who exists in this domain?", hint)
+            if self.mode is InboundMode.ALIAS and not self.aliases and not self.catch_all:
+                raise wrong("mode Alias without aliases or catchAll", "Write aliases, or use mode Reject.")
+            return
+        if self.mode is InboundMode.REJECT:
+            raise wrong("recipients say nothing in mode Reject", "Remove recipients.")
+        if who.callout is not None and not has_hops:
+            raise wrong("callout asks a next hop, and this mode has none", "Write a list, or use mode LMTP or Relay.")
+        if self.mode is InboundMode.ALIAS and who.any:
+            raise wrong("mode Alias has no mailboxes, so `any` has nowhere to go", "Write catchAll instead.")
+        if who.any and self.catch_all:
+            raise wrong("catchAll is never reached: `any` accepts everybody", "Keep one of the two.")
+
+
+class MailDomainSpec(Part):
+    """A domain we receive for."""
+
+    domain: FQDN
+    """The domain, as A-labels or in its own script; both are the same. One MailDomain per domain."""
+
+    inbound: Inbound
+    """What becomes of mail for it."""
+
+    retry: Retry = Retry()
+    """When delivery to the next hop is tried again. What is left out is the MTA's value."""
+
+    limits: DestinationLimits = DestinationLimits()
+    """Limits of the sessions to the next hop. What is left out is the MTA's value."""
+
+
+class MailDomain(Resource):
+    """A domain we receive for."""
+
+    short: ClassVar[str] = "md"
+
+    api_version: Literal["posthof.dev/v1alpha1"]
+    """posthof.dev/v1alpha1"""
+
+    kind: Literal["MailDomain"]
+    """MailDomain"""
+
+    spec: MailDomainSpec
+    """What it shall be."""

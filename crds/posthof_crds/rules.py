@@ -1,0 +1,370 @@
+"""Rules between objects, and between the fields of one MTA: each a function that yields what it finds.
+
+They run over all objects that are valid by themselves, so that every error of a folder is told at once. `declared`
+names what was written, valid or not: a reference to an object with a mistake of its own is not a second mistake.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic_core import PydanticCustomError
+
+from posthof_crds import bounds, engine, fields, names
+from posthof_crds.compile import Defaults, domain_of, full, listed, listener_of, match_of
+from posthof_crds.delivery import NextHop
+from posthof_crds.documents import Path as FieldPath
+from posthof_crds.engine import ActionKind, InboundMode, ListenerRole, TLSLevel
+from posthof_crds.mailboxes import Hit, Where, look_up
+from posthof_crds.maildomain import MailDomain
+from posthof_crds.manifests import Entry, Manifests
+from posthof_crds.mta import MTA, Listener
+from posthof_crds.problems import Problem, did_you_mean, sentence
+from posthof_crds.relaypolicy import RelayPolicy
+
+Declared = set[tuple[str, str]]  # (kind, name) of every document, valid or not
+_ANYWHERE = Path("/")  # paths do not matter to these rules
+
+
+class Found(NamedTuple):
+    """What a rule found. A warning stops nothing."""
+
+    problem: Problem
+    is_warning: bool = False
+
+
+def check(manifests: Manifests, declared: Declared) -> tuple[list[Problem], list[Problem]]:
+    """`(errors, warnings)`."""
+    domains = _compiled(manifests)
+    found = [
+        *_namespaces(manifests),
+        *_listeners(manifests, declared),
+        *_certificates(manifests, declared),
+        *_domains(manifests, declared),
+        *_aliases(manifests, domains),
+        *_places(manifests, domains),
+        *_policies(manifests, declared),
+        *_shadowed(manifests),
+    ]
+    return [f.problem for f in found if not f.is_warning], [f.problem for f in found if f.is_warning]
+
+
+def _compiled(manifests: Manifests) -> dict[str, engine.Domain]:
+    """The domains as the engine sees them; of two with one domain the first."""
+    domains: dict[str, engine.Domain] = {}
+    for entry in manifests.domains:
+        if entry.object.spec.domain not in domains:
+            domains[entry.object.spec.domain] = domain_of(entry.object, manifests, _ANYWHERE, Defaults())
+    return domains
+
+
+def _namespaces(manifests: Manifests) -> Iterator[Found]:
+    first: str | None = None
+    entries: list[Entry[Any]] = [*manifests.mtas, *manifests.domains, *manifests.policies, *manifests.certificates]
+    entries += [*manifests.secrets.values(), *manifests.config_maps.values()]
+    for entry in entries:
+        namespace = entry.metadata.namespace
+        first = first or namespace
+        if namespace and namespace != first:
+            what = f'namespace "{namespace}", where another object has "{first}"'
+            yield Found(entry.document.problem(("metadata", "namespace"), what, "Use one folder for each namespace."))
+
+
+# -- the MTA ---------------------------------------------------------------------------------------------------------
+
+
+def _listeners(manifests: Manifests, declared: Declared) -> Iterator[Found]:
+    for entry in manifests.mtas:
+        listeners = entry.object.spec.listeners
+        http = entry.object.spec.http
+        for n, listener in enumerate(listeners):
+            here: FieldPath = ("spec", "listeners", n)
+            yield from _listener(entry, listener, listeners[:n], here)
+            for k, ref in enumerate(listener.tls.cert_refs if listener.tls else ()):
+                if ("TLSCert", ref.name) not in declared:
+                    known = sorted(name for kind, name in declared if kind == "TLSCert")
+                    at = (*here, "tls", "certRefs", k, "name")
+                    what = f'there is no TLSCert "{ref.name}"'
+                    yield Found(entry.document.problem(at, what, sentence(did_you_mean(ref.name, known))))
+            if _overlap(listener.address, listener.port, http.address, http.port):
+                what = f"port {http.port} is the port of listener {listener.name}"
+                yield Found(entry.document.problem(("spec", "http", "port"), what, "Use another port, such as 8025."))
+
+
+def _listener(entry: Entry[MTA], listener: Listener, before: Sequence[Listener], here: FieldPath) -> Iterator[Found]:
+    document = entry.document
+    if listener.role in (ListenerRole.SUBMISSION, ListenerRole.SUBMISSIONS):
+        what = f"a listener of role {listener.role} cannot start: there is no server-side AUTH yet"
+        instead = "Use role Internal and a RelayPolicy with match.clients for your own hosts, or MX for the world."
+        yield Found(document.problem((*here, "role"), what, instead))
+    for other in before:
+        if other.name == listener.name:
+            what = f'the name "{listener.name}" is taken by an earlier listener'
+            yield Found(document.problem((*here, "name"), what, "Give each listener a name of its own."))
+        if _overlap(listener.address, listener.port, other.address, other.port):
+            what = f"port {listener.port} is taken by listener {other.name}"
+            yield Found(document.problem((*here, "port"), what, "Use another port, or addresses that differ."))
+    if listener.limits.stress_timeout > listener.limits.timeout:
+        what = "stressTimeout is longer than timeout"
+        yield Found(
+            document.problem((*here, "limits", "stressTimeout"), what, "Make it shorter: it is for bad times.")
+        )
+
+
+def _overlap(address: str, port: int, other: str, other_port: int) -> bool:
+    """Would the two binds meet? Port 0 never does."""
+    if port != other_port or port == 0:
+        return False
+    if address == other or not address or not other:
+        return True
+    one, two = ipaddress.ip_address(address), ipaddress.ip_address(other)
+    return one.version == two.version and (one.is_unspecified or two.is_unspecified)
+
+
+# -- certificates and secrets ----------------------------------------------------------------------------------------
+
+
+def _certificates(manifests: Manifests, declared: Declared) -> Iterator[Found]:
+    for entry in manifests.certificates:
+        ref = entry.object.spec.issuer.secret_ref
+        if ref is not None:
+            at = ("spec", "issuer", "secretRef")
+            yield from _secret_keys(manifests, declared, entry, at, ref.name, ref.cert_key, ref.private_key_key)
+
+
+def _secret_keys(
+    manifests: Manifests, declared: Declared, entry: Entry[Any], at: FieldPath, name: str, *keys: str
+) -> Iterator[Found]:
+    secret = manifests.secrets.get(name)
+    if secret is None:
+        if ("Secret", name) not in declared:
+            what = f'there is no Secret "{name}"'
+            yield Found(entry.document.problem(at, what, sentence(did_you_mean(name, sorted(manifests.secrets)))))
+        return
+    having = sorted(secret.object.key_names)
+    for key in keys:
+        if key not in having:
+            what = f'Secret "{name}" has no key "{key}"'
+            yield Found(entry.document.problem(at, what, sentence(did_you_mean(key, having))))
+
+
+# -- domains ---------------------------------------------------------------------------------------------------------
+
+
+def _domains(manifests: Manifests, declared: Declared) -> Iterator[Found]:
+    seen: dict[str, str] = {}
+    for entry in manifests.domains:
+        spec, document = entry.object.spec, entry.document
+        if spec.domain in seen:
+            what = f"the domain {spec.domain} has a MailDomain already: {seen[spec.domain]}"
+            yield Found(document.problem(("spec", "domain"), what, "Keep one MailDomain for each domain."))
+            continue
+        seen[spec.domain] = entry.name
+        who = spec.inbound.recipients
+        if who is not None and who.any:
+            what = "everybody exists: what is refused later becomes a bounce to a forged sender (backscatter)"
+            at = ("spec", "inbound", "recipients", "any")
+            yield Found(document.problem(at, what, "Prefer a list, or `callout: {}` to ask the next hop."), True)
+        if who is not None and who.list_from is not None:
+            yield from _list_from(manifests, declared, entry)
+
+
+def _list_from(manifests: Manifests, declared: Declared, entry: Entry[MailDomain]) -> Iterator[Found]:
+    """The ConfigMap is there, has the key, and every line of it is a local part."""
+    who = entry.object.spec.inbound.recipients
+    assert who is not None
+    assert who.list_from is not None
+    at: FieldPath = ("spec", "inbound", "recipients", "listFrom")
+    ref = who.list_from
+    source = manifests.config_maps.get(ref.name)
+    if source is None:
+        if ("ConfigMap", ref.name) not in declared:
+            known = sorted(manifests.config_maps)
+            what = f'there is no ConfigMap "{ref.name}"'
+            yield Found(entry.document.problem(at, what, sentence(did_you_mean(ref.name, known))))
+        return
+    if ref.key not in source.object.data:
+        what = f'ConfigMap "{ref.name}" has no key "{ref.key}" in its data'
+        yield Found(entry.document.problem(at, what, sentence(did_you_mean(ref.key, sorted(source.object.data)))))
+        return
+    for row, name in listed(who, manifests):
+        try:
+            fields.local_part(name)
+        except PydanticCustomError as error:
+            context = error.context or {}
+            what = f"line {row} of the value: {context.get('what')}"
+            yield Found(source.document.problem(("data", ref.key), what, str(context.get("instead"))))
+
+
+def _aliases(manifests: Manifests, domains: dict[str, engine.Domain]) -> Iterator[Found]:
+    """Every target exists, and no chain of aliases comes back to where it began."""
+    for entry in manifests.domains:
+        inbound, domain = entry.object.spec.inbound, entry.object.spec.domain
+        if domains[domain].name != entry.name:
+            continue  # a second MailDomain of this domain: told already
+        for key, targets in inbound.aliases.items():
+            at: FieldPath = ("spec", "inbound", "aliases", key)
+            for n, target in enumerate(targets):
+                yield from _target(entry, (*at, n), full(target, domain), domains, (domain, names.fold(key)))
+        for n, target in enumerate(inbound.catch_all):
+            at = ("spec", "inbound", "catchAll", n)
+            yield from _target(entry, at, full(target, domain), domains, (domain, "*"))
+        if inbound.mode is InboundMode.ALIAS and inbound.recipients and inbound.recipients.list_:
+            for n, name in enumerate(inbound.recipients.list_):
+                if look_up(domains[domain], name).where not in (Where.ALIAS, Where.CATCH_ALL):
+                    at = ("spec", "inbound", "recipients", "list", n)
+                    what = f'"{name}" has no alias, and mode Alias has no mailboxes'
+                    yield Found(entry.document.problem(at, what, "Write an alias for it, or a catchAll."))
+
+
+Node = tuple[str, str]  # (domain, folded name), the name "*" for the catch-all
+
+
+def _target(
+    entry: Entry[MailDomain], at: FieldPath, target: str, domains: dict[str, engine.Domain], start: Node
+) -> Iterator[Found]:
+    local, domain = names.split(target)
+    if domain not in domains:
+        return
+    hit = _hit(domains[domain], local, start, domain)
+    if hit.where in (Where.NOBODY, Where.REFUSED):
+        known = sorted({*domains[domain].recipients, *domains[domain].aliases})
+        what = f"nobody is {target}"
+        yield Found(entry.document.problem(at, what, sentence(did_you_mean(names.fold(local), known))))
+        return
+    loop = _loop(domains, start, (domain, hit.key), hit)
+    if loop:
+        path = " -> ".join(f"{name}@{place}" for place, name in loop)
+        what = f"these aliases lead back to where they began: {path}"
+        yield Found(entry.document.problem(at, what, "Take one step out, or let the chain end in a mailbox."))
+
+
+def _hit(domain: engine.Domain, local: str, source: Node, place: str) -> Hit:
+    """The look-up of a target; an alias that names itself means the mailbox of that name."""
+    hit = look_up(domain, local)
+    if hit.where is Where.ALIAS and (place, hit.key) == source:
+        return look_up(domain, local, skip_aliases=True)
+    return hit
+
+
+def _loop(domains: dict[str, engine.Domain], start: Node, first: Node, hit: Hit) -> list[Node]:
+    """A way from `start` by `first` back to `start`, or nothing. Loops further on belong to their own aliases."""
+    parents: dict[Node, Node] = {first: start}
+    queue: list[tuple[Node, Hit]] = [(first, hit)]
+    while queue:
+        node, hit = queue.pop()
+        if hit.where not in (Where.ALIAS, Where.CATCH_ALL):
+            continue
+        if node == start:
+            way = [start]
+            step = parents[start]
+            while step != start:
+                way.append(step)
+                step = parents[step]
+            return [*reversed(way[1:]), start] if len(way) == 1 else [start, *reversed(way[1:]), start]
+        for target in hit.targets:
+            local, domain = names.split(target)
+            if domain not in domains:
+                continue
+            following = _hit(domains[domain], local, node, domain)
+            after = (domain, following.key)
+            if after not in parents:
+                parents[after] = node
+                queue.append((after, following))
+    return []
+
+
+def _places(manifests: Manifests, domains: dict[str, engine.Domain]) -> Iterator[Found]:
+    """Addresses that must lead somewhere: double bounces, redirects."""
+    asked: list[tuple[Entry[Any], FieldPath, str]] = [
+        (entry, ("spec", "doubleBounceTo"), entry.object.spec.double_bounce_to)
+        for entry in manifests.mtas
+        if entry.object.spec.double_bounce_to
+    ]
+    for policy in manifests.policies:
+        for n, address in enumerate(policy.object.spec.action.addresses):
+            asked.append((policy, ("spec", "action", "addresses", n), address))
+    for entry, at, address in asked:
+        local, domain = names.split(address)
+        if domain not in domains:
+            continue
+        where = look_up(domains[domain], local).where
+        if where in (Where.NOBODY, Where.REFUSED):
+            known = sorted({*domains[domain].recipients, *domains[domain].aliases})
+            what = f"nobody is {address}"
+            yield Found(entry.document.problem(at, what, sentence(did_you_mean(names.fold(local), known))))
+        elif where is Where.DOUBLE_BOUNCE and at[-1] == "doubleBounceTo":
+            what = f"{address} has no mailbox: its domain sends postmaster where double bounces go"
+            yield Found(entry.document.problem(at, what, "Write an address with a mailbox."))
+
+
+# -- rules -----------------------------------------------------------------------------------------------------------
+
+
+def _policies(manifests: Manifests, declared: Declared) -> Iterator[Found]:
+    listeners = [listener_of(each) for mta in manifests.mtas for each in mta.object.spec.listeners]
+    for entry in manifests.policies:
+        spec, document = entry.object.spec, entry.document
+        yield from _bounded(entry, listeners)
+        for n, role in enumerate(spec.match.listener_roles):
+            at: FieldPath = ("spec", "match", "listenerRoles", n)
+            if role in (ListenerRole.SUBMISSION, ListenerRole.SUBMISSIONS):
+                what = f"there is no listener of role {role}: it needs server-side AUTH, which does not exist yet"
+                yield Found(document.problem(at, what, "Write Internal or MX."))
+            elif manifests.mtas and all(listener.role is not role for listener in listeners):
+                what = f"the MTA has no listener of role {role}, so this never matches"
+                yield Found(document.problem(at, what, "Add such a listener, or remove the role."), True)
+        auth = spec.action.auth
+        if auth is not None:
+            at = ("spec", "action", "auth", "secretName")
+            keys = (auth.username_key, auth.password_key)
+            yield from _secret_keys(manifests, declared, entry, at, auth.secret_name, *keys)
+            if spec.tls in (TLSLevel.NONE, TLSLevel.MAY) and not all(map(_is_loopback, spec.action.next_hops)):
+                what = f"auth with tls {spec.tls} could send the password in plain text"
+                yield Found(document.problem(("spec", "tls"), what, "Write tls: Verify, or Encrypt."))
+
+
+def _is_loopback(hop: NextHop) -> bool:
+    if hop.host is None:
+        return False
+    try:
+        return ipaddress.ip_address(hop.host).is_loopback
+    except ValueError:
+        return hop.host == "localhost"
+
+
+def _bounded(entry: Entry[RelayPolicy], listeners: Sequence[engine.Listener]) -> Iterator[Found]:
+    """No open relay: see bounds.py."""
+    spec, document = entry.object.spec, entry.document
+    why = bounds.why_unbounded(match_of(entry.object), listeners)
+    if not why:
+        return
+    at: FieldPath = ("spec", "match")
+    if spec.action.type in bounds.LETS_OUT:
+        what = f"this would be an open relay: {why}"
+        instead = "Write match.clients with your networks, or match.recipients with the domains it is for."
+        yield Found(document.problem(at, what, instead))
+    elif spec.action.type is ActionKind.HOLD:
+        what = f"this holds only mail that something else permits: {why}"
+        yield Found(
+            document.problem(at, what, "To permit mail by itself, give it match.clients or recipients."), True
+        )
+    elif spec.action.type in (ActionKind.REDIRECT, ActionKind.DISCARD) and not spec.match.recipients:
+        what = f"this takes mail for every domain from strangers: {why}"
+        yield Found(document.problem(at, what, "Write match.recipients, unless this machine is a sink."), True)
+
+
+def _shadowed(manifests: Manifests) -> Iterator[Found]:
+    """Rules behind one that matches everything are never asked."""
+    ordered = sorted(manifests.policies, key=lambda entry: (-entry.object.spec.priority, entry.name))
+    for n, entry in enumerate(ordered):
+        match, action = entry.object.spec.match, entry.object.spec.action.type
+        takes_all = not any((match.listener_roles, match.clients, match.senders, match.recipients, match.headers))
+        if takes_all and action in (ActionKind.REJECT, ActionKind.DISCARD, ActionKind.REDIRECT):
+            for later in ordered[n + 1 :]:
+                what = f'never asked: RelayPolicy "{entry.name}" before it matches all mail'
+                yield Found(later.document.problem(("spec", "priority"), what, "Give it a higher priority."), True)
+            return
