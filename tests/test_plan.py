@@ -48,13 +48,6 @@ def test_each_recipient_has_its_own_fate() -> None:
     assert (result.settlement.reason, result.settlement.detail) == ("RecipientRefused", "451 4.3.0 later")
 
 
-def test_the_retry_curve_grows_and_its_last_step_repeats() -> None:
-    retry = Retry(intervals=(10.0, 20.0), jitter=0.1)
-    assert [plan.interval(retry, n, 0.5) for n in (1, 2, 3, 9)] == [10.0, 20.0, 20.0, 20.0]
-    assert plan.interval(retry, 1, 0.0) == 9.0
-    assert math.isclose(plan.interval(retry, 1, 1.0), 11.0)
-
-
 def test_mail_older_than_its_lifetime_expires_and_keeps_the_last_reply() -> None:
     result = plan.settle(taken(), envelope(), [outcome(0, Status.DEFERRED)], now=5 * DAY, retry=Retry(), jitter=0.5)
     assert result.settlement.done == (0,)

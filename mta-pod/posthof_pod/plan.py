@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from posthof_crds.engine import Retry
-from posthof_pod.model import Envelope, Held, Notify, Outcome, Settlement, Status, Taken
+from posthof_pod.model import Envelope, Held, Outcome, Settlement, Status, Taken
+from posthof_pod.schedule.retry import verdict
 
 FOREVER = float("inf")
 
@@ -29,22 +30,13 @@ class Plan(NamedTuple):
     delayed: tuple[int, ...] = ()  # recipients to be told of the delay now
 
 
-def interval(retry: Retry, attempts: int, jitter: float) -> float:
-    """Seconds until the next try after `attempts` (>= 1) tries; `jitter` in [0, 1) spreads it by +-retry.jitter."""
-    steps = retry.intervals
-    base = steps[min(attempts, len(steps)) - 1]
-    return base * (1.0 + retry.jitter * (2.0 * jitter - 1.0))
-
-
 def settle(
     taken: Taken, envelope: Envelope, outcomes: Sequence[Outcome], *, now: float, retry: Retry, jitter: float
 ) -> Plan:
     """The plan after one try of `taken`. `outcomes` holds one Outcome for each of taken.recipients."""
     if len(outcomes) == 1 and len(envelope.recipients) == 1 and outcomes[0].status not in _WAITING:
         return Plan(DONE_FIRST, (outcomes[0],))
-    lifetime = retry.lifetime if envelope.sender else retry.bounce_lifetime
-    is_old = now - envelope.arrived >= lifetime
-    due = min(now + interval(retry, taken.attempts + 1, jitter), envelope.arrived + lifetime)
+    is_bounce = not envelope.sender
     done: list[int] = []
     waiting: list[Held] = []
     counted: list[Outcome] = []
@@ -55,15 +47,25 @@ def settle(
             waiting.append(Held(n, FOREVER, taken.attempts, taken.notified))
         elif status not in _WAITING:
             done.append(n)
-        elif is_old:
-            done.append(n)
-            outcome = outcome._replace(status=Status.EXPIRED)
         else:
-            is_told = taken.notified
-            if not is_told and _is_delay_due(envelope, n, retry, now):
-                delayed.append(n)
-                is_told = True
-            waiting.append(Held(n, max(due, now + 1.0), taken.attempts + 1, is_told))
+            what = verdict(
+                retry,
+                arrived=envelope.arrived,
+                attempts=taken.attempts + 1,
+                now=now,
+                is_bounce=is_bounce,
+                notify=envelope.recipients[n].notify,
+                notified=taken.notified,
+                jitter=jitter,
+            )
+            if what.is_expired:
+                done.append(n)
+                outcome = outcome._replace(status=Status.EXPIRED)
+            else:
+                if what.is_notice_due:
+                    delayed.append(n)
+                is_told = taken.notified or what.is_notice_due
+                waiting.append(Held(n, what.retry_at, taken.attempts + 1, is_told))
         counted.append(outcome)
     first = next((o for o in counted if o.status in _WAITING), None)
     settlement = Settlement(
@@ -73,12 +75,3 @@ def settle(
         detail=first.reply if first else "",
     )
     return Plan(settlement, tuple(counted), tuple(delayed))
-
-
-def _is_delay_due(envelope: Envelope, recipient: int, retry: Retry, now: float) -> bool:
-    notify = envelope.recipients[recipient].notify
-    if not envelope.sender:
-        return False
-    if notify == Notify.UNSET:
-        return now - envelope.arrived >= retry.delay_notice_default
-    return bool(notify & Notify.DELAY) and now - envelope.arrived >= retry.delay_notice
