@@ -215,7 +215,7 @@ class Events:
             host,
             tls,
             enhanced,
-            f"{code} {reply}" if code else reply,
+            CODES[code] + reply,
             delay,
             envelope.size,
             to.rule,
@@ -392,6 +392,10 @@ class Events:
     def config_swapped(self, revision: str, changed: Sequence[str] = ()) -> None:
         """A new configuration is in use. `revision`: its content hash."""
         self._house("config_swapped", "posthof_config_swaps_total", name=revision, detail=", ".join(changed))
+
+    def config_unchanged(self, revision: str) -> None:
+        """The manifests were read again and say the same."""
+        self._house("config_unchanged", "", name=revision)
 
     def config_refused(self, errors: Sequence[str]) -> None:
         """The old configuration stays."""
@@ -575,6 +579,7 @@ class Events:
 # By Status. Plain tuples and integers: hashing and comparing enum members costs more than the rest of an event.
 FINISHED = ("delivered", "relayed", "deferred", "bounced", "expired", "discarded", "held", "uncertain")
 RELAYED = int(Status.RELAYED)
+CODES = ("", *(f"{code} " for code in range(1, 1000)))
 ACTIONS = {"released": "Release", "deleted": "Delete", "flushed": "Flush", "held": "Hold"}
 
 

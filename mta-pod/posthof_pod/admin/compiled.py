@@ -1,0 +1,90 @@
+"""Manifests to EngineConfig in a process of its own, so that the supervisor stays small.
+
+The models of 10,000 MailDomains are hundreds of MiB of pydantic objects, and an interpreter gives little of it back.
+The child reads, compiles, writes one msgpack value and ends. `python -m posthof_pod.admin.compiled FOLDER BASE`.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from posthof_crds.engine import EngineConfig, SecretRef
+
+SECONDS = 120.0
+
+
+class Compiled(msgspec.Struct):
+    """`config` is None exactly when there are errors. Secrets by "name/key"."""
+
+    config: EngineConfig | None = None
+    secrets: dict[str, bytes] = {}
+    errors: list[str] = []
+    warnings: list[str] = []
+
+
+def compile_apart(folder: Path, base: Path) -> Compiled:
+    """Read and compile `folder`; relative paths in it start at `base`. Never raises: failing is an error."""
+    command = [sys.executable, "-m", "posthof_pod.admin.compiled", str(folder), str(base)]
+    try:
+        child = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=SECONDS, check=False)
+        if child.returncode:
+            told = child.stderr.decode("utf-8", "replace").strip()
+            return Compiled(errors=[f"the manifests could not be read: {told or child.returncode}"])
+        return msgspec.msgpack.decode(child.stdout, type=Compiled)
+    except (OSError, subprocess.SubprocessError, msgspec.DecodeError) as error:
+        return Compiled(errors=[f"the manifests could not be read: {error}"])
+
+
+def compile_here(folder: Path, base: Path) -> Compiled:
+    """The same in this process: it loads the models and keeps them."""
+    from posthof_crds.compile import compile as compile_manifests
+    from posthof_crds.load import load
+    from posthof_crds.problems import Invalid
+
+    try:
+        manifests = load(folder)
+    except Invalid as invalid:
+        return Compiled(errors=[str(one) for one in invalid.errors], warnings=[str(one) for one in invalid.warnings])
+    config = compile_manifests(manifests, base)
+    found = Compiled(config, warnings=[str(one) for one in manifests.warnings])
+    for ref in dict.fromkeys(secret_refs(config)):
+        try:
+            found.secrets[secret_key(ref)] = manifests.secret(ref)
+        except LookupError as error:
+            found.errors.append(str(error.args[0]))
+    if found.errors:
+        found.config = None
+    return found
+
+
+def secret_key(ref: SecretRef) -> str:
+    return f"{ref.name}/{ref.key}"
+
+
+def secret_refs(part: object) -> Iterator[SecretRef]:
+    """Every SecretRef in a config, however deep."""
+    if isinstance(part, SecretRef):
+        yield part
+    elif isinstance(part, msgspec.Struct):
+        for name in part.__struct_fields__:
+            yield from secret_refs(getattr(part, name))
+    elif isinstance(part, tuple | list):
+        for one in part:
+            yield from secret_refs(one)
+    elif isinstance(part, dict):
+        for one in part.values():
+            yield from secret_refs(one)
+
+
+def main() -> int:
+    sys.stdout.buffer.write(msgspec.msgpack.encode(compile_here(Path(sys.argv[1]), Path(sys.argv[2]))))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

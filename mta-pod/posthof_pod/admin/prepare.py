@@ -1,0 +1,128 @@
+"""What comes before the first worker: everything that needs root or may fail, in one place, all problems at once.
+
+In this order: ports bound, folders made for `user`, root left, folders proven writable, state folder locked, pairs of
+the certificates made or read and proven. After `drop` there is no way back.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from posthof_crds.engine import EngineConfig, ListenerRole
+from posthof_pod.admin import certificates, privileges
+from posthof_pod.admin.crew import Keys
+from posthof_pod.admin.sockets import BindFailed, Ports
+
+
+class CannotStart(Exception):
+    """`problems`: one text each, with what to do."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = list(problems)
+
+
+class Prepared:
+    """Everything that needs privileges or may fail before there is a loop."""
+
+    def __init__(self, config: EngineConfig, secrets: dict[str, bytes], workers: int = 0) -> None:
+        self.config = config
+        self.workers = workers or config.workers or len(os.sched_getaffinity(0))
+        self.ports = Ports(self.workers)
+        self.http: list[socket.socket] = []
+        self.lock = -1
+        self.keys = Keys(secrets, {})
+        try:
+            self._prepare(secrets)
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self, secrets: dict[str, bytes]) -> None:
+        config = self.config
+        refuse_roles(config)
+        try:
+            owner = privileges.account(config.user)
+            self._bind()
+            folders = [Path(config.state_dir), Path(config.spool.path), Path(config.mail_root)]
+            privileges.make_folders(folders, owner)
+            if owner is not None:
+                privileges.drop(owner)
+            if problems := privileges.unusable(folders):
+                raise CannotStart(problems)
+            self.lock = lock(Path(config.state_dir))
+            self.keys = Keys(secrets, certificates.pairs(config, secrets))
+        except (BindFailed, privileges.CannotDrop) as error:
+            raise CannotStart([str(error)]) from error
+        except certificates.Unusable as error:
+            raise CannotStart(error.problems) from error
+        except OSError as error:
+            raise CannotStart([f"{error.filename or 'start'}: {error.strerror}"]) from error
+
+    def _bind(self) -> None:
+        problems = []
+        try:
+            self.ports.change(self.config)
+        except BindFailed as error:
+            problems.append(str(error))
+        try:
+            self.http = [bind_http(self.config.http.host, self.config.http.port)]
+        except BindFailed as error:
+            problems.append(str(error))
+        if problems:
+            raise CannotStart(problems)
+
+    def close(self) -> None:
+        self.ports.close()
+        for one in self.http:
+            one.close()
+        if self.lock >= 0:
+            os.close(self.lock)
+            self.lock = -1
+
+
+def refuse_roles(config: EngineConfig) -> None:
+    """Submission needs AUTH, and there is none yet: an open port 587 would be an open relay or useless."""
+    wrong = [one for one in config.listeners if one.role in (ListenerRole.SUBMISSION, ListenerRole.SUBMISSIONS)]
+    if wrong:
+        raise CannotStart(
+            [
+                f"listener {one.name}: role {one.role} needs server-side AUTH, which does not exist yet; "
+                "for your own hosts use role Internal and match their networks in a RelayPolicy"
+                for one in wrong
+            ]
+        )
+
+
+def bind_http(host: str, port: int) -> socket.socket:
+    """The socket of the admin API; port 0 is the kernel's choice. Raises BindFailed."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    found = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind((host.strip("[]"), port))
+        found.listen(64)
+        found.setblocking(False)
+    except OSError as error:
+        found.close()
+        raise BindFailed(f"the admin API cannot listen on {host}:{port}: {error.strerror}") from error
+    return found
+
+
+def lock(state_dir: Path) -> int:
+    """The lock that makes this supervisor the only one with this state folder. Raises CannotStart, OSError."""
+    path = state_dir / "supervisor.lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pid = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+        os.close(descriptor)
+        raise CannotStart([f"{state_dir} is in use: another posthof runs with it (pid {pid or 'unknown'})"]) from None
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    return descriptor

@@ -1,0 +1,275 @@
+"""The parent process of the house: starts the workers, passes signals and configurations on, answers for all of them.
+
+Its life
+  prepare   read and compile the manifests; bind the ports; make the folders; lock the state folder; leave root
+  run       token, HTTP, workers; then: signals, the watched folder, certificates that change; at last a clean stop
+It never touches a message: a busy supervisor delays no mail. With it gone, the workers drain and leave.
+
+Signals: SIGTERM and SIGINT stop (a second one kills), SIGHUP reads the manifests again and reopens the log.
+
+A configuration is swapped whole or refused whole: what does not compile, bind or load, or what one worker refuses,
+leaves everything as it was. `RESTART` names the parts that only a start can change; the rest takes effect at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from posthof_crds.engine import EngineConfig, content_hash
+from posthof_pod.admin import certificates, systemd, token
+from posthof_pod.admin.compiled import Compiled
+from posthof_pod.admin.crew import Crew, Keys
+from posthof_pod.admin.prepare import CannotStart, Prepared, refuse_roles
+from posthof_pod.admin.sockets import Address, BindFailed
+from posthof_pod.observe.events import Events
+
+RESTART = ("spool", "state_dir", "workers", "http", "user")
+STOP = 15.0  # seconds for a clean stop, all in all
+CERTIFICATES = 60.0  # seconds between looks at the certificates' files
+WORKER = "posthof_pod.worker"
+
+
+class Source(Protocol):
+    """Where configurations come from."""
+
+    def load(self) -> Compiled:
+        """Read everything anew. Slow; called in a thread."""
+
+    async def changed(self) -> None:
+        """Returns when there is something new to load."""
+
+
+class Supervisor:
+    """`on_settled(supervisor)` once, when every worker is ready for the first time."""
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        source: Source,
+        events: Events,
+        *,
+        output: int | None = None,
+        log: str = "",
+        module: str = WORKER,
+        stop_within: float = STOP,
+        on_settled: Callable[[Supervisor], object] | None = None,
+    ) -> None:
+        self.config = prepared.config  # what the workers run
+        self.desired = content_hash(self.config)  # what the manifests say
+        self.refused: list[str] = []  # why the newest manifests are not in use
+        self.restart_for: list[str] = []  # changed fields that wait for a start
+        self.events = events
+        self.token = ""
+        self.started = time.monotonic()
+        self.crew: Crew
+        self.ports = prepared.ports
+        self._told: list[Address] = []
+        self._prepared, self._source = prepared, source
+        self._keys = prepared.keys
+        self._output = sys.stdout.fileno() if output is None else output
+        self._log, self._module = log, module
+        self._stop_within, self._on_settled = stop_within, on_settled
+        self._stopping = asyncio.Event()
+        self._reloading = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._stopping.is_set()
+
+    @property
+    def is_healthy(self) -> bool:
+        """Some worker lives."""
+        return bool(self.crew.workers)
+
+    @property
+    def is_ready(self) -> bool:
+        """All were ready once, one is now, and no stop was asked for."""
+        return self.crew.settled.is_set() and bool(self.crew.ready) and not self.is_stopping
+
+    @property
+    def http_address(self) -> str:
+        host, port = self._prepared.http[0].getsockname()[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    # ------------------------------------------------------------------ its life
+
+    async def run(self) -> int:
+        """From the first worker to the last. Returns the exit status."""
+        from posthof_pod.admin.http import serve
+
+        loop = asyncio.get_running_loop()
+        self.events.attach(loop)
+        self._signals(loop)
+        self.token = token.make(Path(self.config.state_dir))
+        self.crew = Crew(self.events, self.ports, module=self._module, output=self._output, log=self._log)
+        self._tell_of_listeners()
+        self.crew.start(self.config, self._keys)
+        async with serve(self, self._prepared.http):
+            self._run(self._settle())
+            self._run(self._follow())
+            self._run(self._renew())
+            status = await self._until_stopped()
+            await self._stop()
+        return status
+
+    def stop(self, why: str) -> None:
+        """Begin a clean stop; the second call kills."""
+        if self.is_stopping:
+            self.crew.kill()
+            return
+        self.events.stopping(why)
+        self._stopping.set()
+
+    async def _settle(self) -> None:
+        await self.crew.settled.wait()
+        systemd.notify("READY=1", f"STATUS={len(self.crew.ready)} workers")
+        self.events.started(f"{self.config.hostname}: {len(self.crew.ready)} workers, configuration {self.desired}")
+        if self._on_settled is not None:
+            self._on_settled(self)
+
+    async def _until_stopped(self) -> int:
+        waits = [asyncio.ensure_future(event.wait()) for event in (self._stopping, self.crew.hopeless)]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for one in waits:
+            one.cancel()
+        if self._stopping.is_set():
+            return 0
+        self.events.stopping("no worker can be started: the log above says why")
+        self._stopping.set()
+        return 1
+
+    async def _stop(self) -> None:
+        begin = time.monotonic()
+        systemd.notify("STOPPING=1")
+        for task in list(self._tasks):
+            task.cancel()
+        await self.crew.stop(self._stop_within)
+        self.events.stopped(time.monotonic() - begin)
+        self.events.flush()
+
+    def _signals(self, loop: asyncio.AbstractEventLoop) -> None:
+        for one in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(one, self.stop, one.name)
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+
+    def _hang_up(self) -> None:
+        self.events.reopen()
+        self.crew.tell_all("reopen")
+        self._run(self.reload())
+
+    def _tell_of_listeners(self) -> None:
+        """What came and what went since the last time."""
+        now = self.ports.addresses
+        for address in now:
+            if address not in self._told:
+                role = next((str(one.role) for one in self.config.listeners if one.name == address.listener), "")
+                self.events.listener_bound(address.listener, str(address), role)
+        for address in self._told:
+            if address not in now:
+                self.events.listener_closed(address.listener, str(address))
+        self._told = now
+
+    # ------------------------------------------------------------------ a new configuration
+
+    async def _follow(self) -> None:
+        while True:
+            await self._source.changed()
+            await self.reload()
+
+    async def _renew(self) -> None:
+        """Certificates change beside the manifests: somebody else renews the files, we the self-signed ones."""
+        while True:
+            await asyncio.sleep(CERTIFICATES)
+            async with self._reloading:
+                with contextlib.suppress(certificates.Unusable):  # told at the next reload; the old pairs still serve
+                    fresh = await asyncio.to_thread(certificates.pairs, self.config, self._keys.secrets)
+                    if fresh != self._keys.certificates:
+                        await self._swap(self.config, Keys(self._keys.secrets, fresh), ["certificates"])
+
+    async def reload(self) -> list[str]:
+        """Read the manifests and take them into use. Returns why not; the old configuration stays then."""
+        async with self._reloading:
+            systemd.reloading()
+            try:
+                compiled = await asyncio.to_thread(self._source.load)
+                self.refused = await self._take(compiled)
+            except Exception as error:
+                self.events.internal_error("reload", error)
+                self.refused = [f"internal error: {error}"]
+            finally:
+                systemd.notify("READY=1")
+            if self.refused:
+                self.events.config_refused(self.refused)
+            return self.refused
+
+    async def _take(self, compiled: Compiled) -> list[str]:
+        if compiled.config is None:
+            return compiled.errors
+        wanted = compiled.config
+        fixed = {name: getattr(self.config, name) for name in RESTART}
+        config = msgspec.structs.replace(wanted, **fixed)
+        try:
+            refuse_roles(config)
+            keys = Keys(compiled.secrets, await asyncio.to_thread(certificates.pairs, config, compiled.secrets))
+        except CannotStart as error:
+            return error.problems
+        except certificates.Unusable as error:
+            return error.problems
+        self._tell_of_restart([name for name in RESTART if getattr(wanted, name) != fixed[name]])
+        self.desired = content_hash(wanted)
+        if config == self.config and keys == self._keys:
+            self.events.config_unchanged(self.desired)
+            return []
+        for warning in compiled.warnings:
+            self.events.warned(warning)
+        return await self._swap(config, keys, changed_parts(self.config, config, keys != self._keys))
+
+    def _tell_of_restart(self, fields: list[str]) -> None:
+        if fields and fields != self.restart_for:
+            self.events.restart_needed(fields)
+        self.restart_for = fields
+
+    async def _swap(self, config: EngineConfig, keys: Keys, changed: list[str]) -> list[str]:
+        """Bind what is new, tell the workers, close what is gone; or undo it all and say why."""
+        try:
+            change = self.ports.change(config)
+        except BindFailed as error:
+            return str(error).splitlines()
+        problems = await self.crew.swap(config, keys)
+        if problems:
+            self.ports.undo(change)
+            for problem in await self.crew.swap(self.config, self._keys):
+                self.events.warned(f"the old configuration could not be restored: {problem}")
+            return problems
+        self.ports.finish(change)
+        self.config, self._keys = config, keys
+        self._tell_of_listeners()
+        self.events.config_swapped(content_hash(config), changed)
+        return []
+
+    def _run(self, work: Awaitable[object]) -> None:
+        task = asyncio.ensure_future(self._guarded(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _guarded(self, work: Awaitable[object]) -> None:
+        try:
+            await work
+        except Exception as error:
+            self.events.internal_error("supervisor", error)
+
+
+def changed_parts(old: EngineConfig, new: EngineConfig, is_keys: bool) -> list[str]:
+    """The names of the fields that differ, for the log."""
+    fields = [name for name in old.__struct_fields__ if getattr(old, name) != getattr(new, name)]
+    return fields + (["secrets or certificates"] if is_keys else [])
