@@ -128,6 +128,10 @@ def test_received_has_the_cipher_as_the_clause_of_rfc_8314_at_its_end():
     assert "for <b@c.test> tls TLS_AES_256_GCM_SHA384; " in field
 
 
+def test_the_tls_version_stands_behind_the_cipher():
+    assert "tls TLS_AES_256_GCM_SHA384 (TLSv1.3); " in words(received(tls="TLSv1.3 TLS_AES_256_GCM_SHA384"))
+
+
 def test_an_ipv6_client_is_a_literal():
     assert "([IPv6:2001:db8::1])" in words(received(client="2001:db8::1"))
 

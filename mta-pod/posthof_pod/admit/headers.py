@@ -38,6 +38,7 @@ LOOP = Reply(554, "5.4.6", "This message was delivered to this address before: i
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,255}|\[(?:[0-9.]{7,15}|IPv6:[0-9A-Fa-f:.]{2,45})\]")
 _BLANKS = (b" ", b"\t")
+_UNSAFE = re.compile(r"[^A-Za-z0-9_. -]+")
 _WORD = re.compile(r"[^A-Za-z0-9_.:\[\]-]+")
 
 
@@ -107,7 +108,8 @@ def received(
     """The Received field for a message that came in now.
 
     `client` is the peer's IP address ("" where there is none), `client_name` its name where one is known (XCLIENT,
-    reverse DNS), `protocol` a with-type, `tls` the cipher. `recipient` is what RCPT TO named, and only where it was
+    reverse DNS), `protocol` a with-type, `tls` version and cipher as in
+    "TLSv1.3 TLS_AES_256_GCM_SHA384" or the cipher alone. `recipient` is what RCPT TO named, and only where it was
     the only one: with more, each would read of the others (RFC 5321 4.4, 7.6).
     """
     first = _first_lines(helo, client, client_name, protocol, hostname)
@@ -133,8 +135,9 @@ def _first_lines(helo: str, client: str, client_name: str, protocol: str, hostna
 
 
 @functools.lru_cache(maxsize=64)
-def _tls_clause(cipher: str) -> str:
-    return "\r\n\ttls " + _WORD.sub("-", cipher)[:100]
+def _tls_clause(tls: str) -> str:
+    version, _, cipher = _UNSAFE.sub("-", tls)[:100].rpartition(" ")
+    return f"\r\n\ttls {cipher} ({version})" if version else f"\r\n\ttls {cipher}"
 
 
 def new_message_id(queue_id: str, hostname: str) -> str:
