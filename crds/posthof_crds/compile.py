@@ -71,6 +71,8 @@ def compile(manifests: Manifests, base: Path) -> EngineConfig:  # noqa: A001 -- 
         alias_depth=spec.limits.alias_depth,
         alias_recipients=spec.limits.alias_recipients,
         user=spec.user,
+        log_level=spec.log_level,
+        direct_port=spec.direct_port,
     )
 
 

@@ -101,5 +101,5 @@ class ConfigMap(Part):
     kind: Literal["ConfigMap"]
     metadata: Metadata
     immutable: bool = False
-    data: dict[SecretKey, str] = {}
-    binary_data: dict[SecretKey, str] = {}
+    data: Annotated[dict[SecretKey, str], Field(default_factory=dict)]
+    binary_data: Annotated[dict[SecretKey, str], Field(default_factory=dict)]

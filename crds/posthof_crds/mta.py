@@ -22,6 +22,7 @@ from posthof_crds.fields import (
     Part,
     Port,
     PortName,
+    RemotePort,
     ResolverAddress,
     Share,
     Size,
@@ -249,6 +250,10 @@ class MTASpec(Part):
     resolver: Annotated[tuple[ResolverAddress, ...], Field(max_length=8)] = ()
     """DNS servers, `address` or `address@port`, asked in order. Default: those of /etc/resolv.conf."""
 
+    direct_port: RemotePort = _MTA.direct_port
+    """The TCP port of the world's MX hosts, for mail that goes Direct. Another one only for tests, and for networks
+    that translate it."""
+
     workers: Annotated[Int, Field(ge=0, le=256)] = _MTA.workers
     """Worker processes; 0: one for each CPU this process may use."""
 
@@ -267,6 +272,10 @@ class MTASpec(Part):
 
     egress: Egress = Egress()
     """Source addresses and EHLO name, where a RelayPolicy has none of its own."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Which events are written. info: everything that happens to a message. debug: health probes too. warning, error:
+    less than one needs to find a message again."""
 
     http: HTTP = HTTP()
     """Health, metrics and the admin API."""
