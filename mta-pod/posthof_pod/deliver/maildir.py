@@ -81,7 +81,7 @@ class _Work:
 class MaildirDelivery:
     """The Maildirs below one root. `root` and `hostname` may be set anew when the configuration changes."""
 
-    def __init__(self, root: str, hostname: str, *, threads: int = 4) -> None:
+    def __init__(self, root: str, hostname: str, *, threads: int = 2) -> None:
         self.root = root
         self.hostname = hostname
         self._threads = threads
