@@ -112,6 +112,7 @@ class Reason(enum.StrEnum):
     OPERATOR_HOLD = "OperatorHold"
     OPERATOR_RELEASE = "OperatorRelease"
     OPERATOR_FLUSH = "OperatorFlush"
+    NOT_PERMITTED = "NotPermitted"  # the spool did not confirm in time that this worker still owns the message
     SHUTDOWN = "Shutdown"
     NO_ROUTE = "NoRoute"
     INTERNAL = "Internal"  # our own fault: the log has the trace
