@@ -7,7 +7,7 @@ Rules
 - MX by preference, in random order inside one; no MX: the domain itself (implicit MX); only ".": no mail (RFC 7505).
 - Our own name, or an address where we listen, in the list: it ends before that preference; nothing left: a loop.
 - Per preference the hosts take turns, and so do the families, IPv4 first: it reaches nearly everything, and IPv6
-  stands in. The family of a source address the policy names goes first; addresses without a route go last.
+  stands in. The family of a source address the policy names goes first; IPv6 without a route goes last.
 - At most 5 addresses; where there is a second preference, one of them is from there.
 - What an address says decides (its domain does not exist: 5.1.2); what our configuration names may be broken for a
   while: whatever is wrong with a smarthost or an LMTP host is Temporary.
@@ -290,7 +290,7 @@ class Resolver:
             order = _in_turn([v4, v6])
         if len(order) == 1:
             return order
-        return sorted(order, key=lambda host: not self._route_known(host.address))
+        return sorted(order, key=lambda host: ":" in host.address and not self._route_known(host.address))
 
 
 def address_literal(name: str) -> str:

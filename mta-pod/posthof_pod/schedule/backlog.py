@@ -310,9 +310,11 @@ class Backlog:
         numbers = {_NUMBERS[reason] for reason in reasons}
         units = []
         unit = line.deferred_head
-        for _ in range(min(line.deferred, limit)):
+        for _ in range(line.deferred):
             if self._reason[unit] in numbers:
                 units.append(unit)
+                if len(units) == limit:
+                    break
             unit = self._after[unit]
         for unit in units:
             self.flush(unit, now, reason=_REASONS[self._reason[unit]])
