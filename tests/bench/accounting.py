@@ -70,3 +70,9 @@ def pss_bytes(holder: int) -> int:
             continue
         total += sum(int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Pss:"))
     return total
+
+
+def own_seconds(pid: int) -> float:
+    """CPU of one process alone."""
+    times = _times(pid)
+    return times.own / TICKS if times else 0.0

@@ -1,8 +1,8 @@
 """holder.py COMMAND...: run a mail server so that no CPU second of it gets lost.
 
 Exim and Postfix leave children behind that outlive their parents. A process that is a child subreaper gets them
-instead of init, and the time of a child that was waited for is kept in the waiter's cutime and cstime. The holder does
-nothing else: it waits, and hands SIGTERM on.
+instead of init, and the time of a child that was waited for is kept in the waiter's cutime and cstime. The holder
+waits, hands SIGTERM on, and does nothing else.
 """
 
 import ctypes

@@ -1,7 +1,7 @@
 """A private Exim: unpacked below build/peers (it conflicts with Postfix as a package), or the machine's own binary.
 
-It runs as the user Debian-exim from the start, never as root, so it needs no set-uid bit and no trusted configuration.
-It takes mail for `domain` into one Maildir (every address exists) and sends all other mail to `relay_to`.
+It runs as the user Debian-exim from the start, never as root: no set-uid bit, no trusted configuration is needed. It
+takes mail for `domain` into one Maildir (every address exists) and sends all other mail to `relay_to`.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def binary(folder: Path) -> tuple[str, dict[str, str]]:
 
 
 class Exim:
-    """A running instance. `port` is its SMTP port on 127.0.0.1."""
+    """A running instance. `port` is its SMTP port on 127.0.0.1, `inbox` what arrived, with Exim's lines on top."""
 
     def __init__(
         self, folder: Path, port: int, *, hostname: str, domain: str = "", relay_to: str = "", main: str = ""
@@ -114,9 +114,11 @@ class Exim:
         self._binary, self._env = binary(folder)
         self._config = folder / "exim.conf"
         self._program: peers.Program | None = None
+        self.inbox = peers.Maildir(folder / "inbox", self.log)
         host, _, next_port = relay_to.rpartition(":")
         owner = pwd.getpwnam(USER)
-        self._owner = owner
+        become = [f"--reuid={owner.pw_uid}", f"--regid={owner.pw_gid}", "--clear-groups"]
+        self._command = ["setpriv", *become, self._binary, "-C", str(self._config)]
         for name in ("spool", "inbox"):
             (folder / name).mkdir()
             os.chown(folder / name, owner.pw_uid, owner.pw_gid)
@@ -138,14 +140,7 @@ class Exim:
 
     def start(self, wrap: Sequence[str] = ()) -> peers.Program:
         """Start the daemon in the foreground, with a queue runner every minute; `wrap` goes before the command."""
-        command = [
-            *wrap,
-            "setpriv",
-            f"--reuid={self._owner.pw_uid}",
-            f"--regid={self._owner.pw_gid}",
-            "--clear-groups",
-        ]
-        command += [self._binary, "-C", str(self._config), "-bdf", "-q1m"]
+        command = [*wrap, *self._command, "-bdf", "-q1m"]
         self._program = peers.Program(command, self.folder / "exim.out", env=self._env)
         self._program.until(lambda: peers.listens(self.port), f"Exim listening on port {self.port}")
         return self._program
@@ -157,34 +152,18 @@ class Exim:
 
     def send(self, sender: str, recipient: str, message: bytes) -> None:
         """Give a mail to its own queue, as a program on the host does; it is sent at once."""
-        self._run("-odf", "-oi", "-f", sender, recipient, input=message)
+        self._run("-odf", "-oi", "-f", sender, recipient, given=message)
 
     def run_queue(self) -> None:
         self._run("-qff")
 
-    def mails(self) -> list[bytes]:
-        """What arrived in the Maildir, oldest first, with Exim's own lines on top, newlines as stored (LF)."""
-        arrived = (self.folder / "inbox" / "new").glob("*")
-        return [path.read_bytes() for path in sorted(arrived, key=lambda path: path.stat().st_mtime_ns)]
-
-    def wait_for_mails(self, count: int, timeout: float = 60.0) -> list[bytes]:
-        def arrived() -> list[bytes]:
-            found = self.mails()
-            return found if len(found) >= count else []
-
-        try:
-            return peers.wait_for(arrived, f"{count} mails in Exim's Maildir", timeout=timeout)
-        except peers.NotReady as failure:
-            raise peers.NotReady(f"{failure} (there are {len(self.mails())})\n{self.log()[-4000:]}") from None
-
     def log(self) -> str:
         return "".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("*log")))
 
-    def _run(self, *arguments: str, input: bytes = b"") -> None:
-        command = ["setpriv", f"--reuid={self._owner.pw_uid}", f"--regid={self._owner.pw_gid}", "--clear-groups"]
+    def _run(self, *arguments: str, given: bytes = b"") -> None:
         subprocess.run(
-            [*command, self._binary, "-C", str(self._config), *arguments],
-            input=input,
+            [*self._command, *arguments],
+            input=given,
             env={**os.environ, **self._env},
             check=True,
             capture_output=True,

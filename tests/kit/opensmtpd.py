@@ -1,7 +1,7 @@
 """A private OpenSMTPD, unpacked below build/peers, for the benchmark alone: it relays everything to one next hop.
 
-Its spool, its socket and its chroot are compiled in (/var/spool/smtpd, /var/run/smtpd.sock, /var/lib/opensmtpd/empty),
-so it runs in a mount namespace of its own, with folders of ours bound over /var/spool, /var/lib and /run. Where that
+Its spool, its socket and its chroot are compiled in (/var/spool/smtpd, /run/smtpd.sock, /var/lib/opensmtpd/empty), so
+it runs in a mount namespace of its own, with folders of ours bound over /var/spool, /var/lib and /run. Where that
 is not allowed (a container without CAP_SYS_ADMIN) it cannot run.
 """
 
@@ -17,6 +17,7 @@ from kit import peers
 BINARY = peers.UNPACKED / "opensmtpd/usr/sbin/smtpd"
 
 CONFIG = """\
+mta limit reconn-delay-route 0 max-conn-per-host 20 max-conn-per-route 20 max-conn-per-relay 20
 listen on 127.0.0.1 port {port} hostname {hostname}
 action "out" relay host smtp://{host}:{next_port} helo {hostname}
 match from any for any action "out"
@@ -57,9 +58,8 @@ class OpenSMTPD:
     def start(self, wrap: Sequence[str] = ()) -> peers.Program:
         """Start it in the foreground; `wrap` goes before the command."""
         command = [*wrap, "unshare", "-m", "sh", "-c", NAMESPACE, str(self.folder)]
-        self._program = peers.Program(
-            [*command, str(self._binary), "-d", "-f", str(self._config)], self.folder / "log"
-        )
+        command += [str(self._binary), "-d", "-f", str(self._config)]
+        self._program = peers.Program(command, self.folder / "log")
         self._program.until(lambda: peers.listens(self.port), f"OpenSMTPD listening on port {self.port}")
         return self._program
 

@@ -1,8 +1,8 @@
 """What every instrument that runs a foreign program shares: is it there, where does it live, how does it end.
 
 Rules
-- A peer has a folder of its own, made for it and removed after it. Mail servers drop to users of their own, who cannot
-  enter pytest's tmp_path (mode 0700), so the folder is made here, with mode 0755.
+- A peer has a folder of its own, made for it and removed after it. Mail servers drop to users of their own, who may
+  not enter pytest's tmp_path (mode 0700), so the folder is made here, with mode 0755.
 - A missing peer skips the test and names the command that installs it; with CI=true it fails the test.
 - Only what was started here is ended, by its process id.
 - Waiting is for a condition, with a limit that only a fault reaches.
@@ -108,6 +108,30 @@ def listens(port: int, host: str = "127.0.0.1") -> bool:
     with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
         return True
     return False
+
+
+class Maildir:
+    """What a server delivered into `new` of a Maildir. `explain` gives what to print when nothing comes."""
+
+    def __init__(self, path: Path, explain: Callable[[], str] = str) -> None:
+        self.path = path
+        self._explain = explain
+
+    def mails(self) -> list[bytes]:
+        """The mails as they lie there, in the order of delivery."""
+        arrived = (self.path / "new").glob("*")
+        return [path.read_bytes() for path in sorted(arrived, key=lambda path: path.stat().st_mtime_ns)]
+
+    def wait_for(self, count: int, timeout: float = 60.0) -> list[bytes]:
+        """The mails, once there are at least `count`."""
+        try:
+            wait_for(lambda: len(self._names()) >= count, f"{count} mails in {self.path}", timeout=timeout)
+        except NotReady as failure:
+            raise NotReady(f"{failure} (there are {len(self._names())})\n{self._explain()[-4000:]}") from None
+        return self.mails()
+
+    def _names(self) -> list[str]:
+        return os.listdir(self.path / "new") if (self.path / "new").is_dir() else []
 
 
 class Program:

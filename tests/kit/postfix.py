@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kit import peers
@@ -125,7 +125,7 @@ def _make_queue(queue: Path) -> None:
 
 
 class Postfix:
-    """A running instance. `port` is its SMTP port on 127.0.0.1."""
+    """A running instance. `port` is its SMTP port on 127.0.0.1, `inbox` what arrived, with Postfix' lines on top."""
 
     def __init__(self, folder: Path, config: Path, port: int, hostname: str) -> None:
         self.folder = folder
@@ -133,31 +133,20 @@ class Postfix:
         self.hostname = hostname
         self._config = config
         self._program: peers.Program | None = None
+        self.inbox = peers.Maildir(folder / "mail" / "inbox", self.log)
 
-    def start(self) -> None:
-        self._program = peers.Program([f"{SBIN}/master", "-c", self._config, "-d"], self.folder / "postfix.out")
+    def start(self, wrap: Sequence[str] = ()) -> peers.Program:
+        """Start master(8) in the foreground; `wrap` goes before the command."""
+        command = [*wrap, f"{SBIN}/master", "-c", str(self._config), "-d"]
+        self._program = peers.Program(command, self.folder / "postfix.out")
         self._program.until(lambda: peers.listens(self.port), f"Postfix listening on port {self.port}")
+        return self._program
 
     def stop(self) -> None:
         """master(8), as the leader of its process group, ends its children itself at SIGTERM."""
         if self._program is not None:
             self._program.stop()
             self._program = None
-
-    def mails(self) -> list[bytes]:
-        """What arrived in the Maildir, oldest first, with Postfix's own lines on top, newlines as stored (LF)."""
-        arrived = (self.folder / "mail" / "inbox" / "new").glob("*")
-        return [path.read_bytes() for path in sorted(arrived, key=lambda path: path.stat().st_mtime_ns)]
-
-    def wait_for_mails(self, count: int, timeout: float = 60.0) -> list[bytes]:
-        def arrived() -> list[bytes]:
-            found = self.mails()
-            return found if len(found) >= count else []
-
-        try:
-            return peers.wait_for(arrived, f"{count} mails in Postfix's Maildir", timeout=timeout)
-        except peers.NotReady as failure:
-            raise peers.NotReady(f"{failure} (there are {len(self.mails())})\n{self.log()[-4000:]}") from None
 
     def queue(self) -> str:
         """Its queue as JSON lines, "" when empty (postqueue -j)."""
