@@ -1,17 +1,19 @@
 """Lanes and segments in memory: what a worker knows of the lanes it owns. No I/O, loop thread only.
 
-A live message costs 38 bytes here: one row over packed arrays. Rows are used again; the generation in the ref tells an
-old ref from a new one. The state of a message with several recipients is kept beside (11 bytes a recipient) from its
-first settle on; everything else about a message is on the volume, where `ordinal`, `offset` and `length` say.
+A live message costs 38 bytes here: one row over packed arrays. Rows are used again; the generation in the ref tells
+an old ref from a new one. The state of a message with several recipients is kept beside (11 bytes a recipient) from
+its first settle on; everything else about a message is on the volume, where `ordinal`, `offset` and `length` say.
 
 A ref is `slot << 32 | generation << 24 | row`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import enum
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 from zlib import crc32
 
 from . import record
@@ -24,6 +26,8 @@ NESTED = 4  # a report: its accept lies inside a settle
 LIVE = 8
 SETTLED = 16  # a settle says where its recipients stand
 PENDING = 32  # its accept is not synced yet
+COPYING = 64  # compaction placed a copy that is not synced yet
+BAD = 128  # it cannot be read back
 
 
 class LaneState(enum.Enum):
@@ -31,6 +35,7 @@ class LaneState(enum.Enum):
     CLOSED = "closed"  # only settles, reports and copies go in
     LEAVING = "leaving"  # to be freed: running attempts end
     OFFERED = "offered"  # free; taken or claimed back
+    REMOVING = "removing"  # nothing in it is live
     GONE = "gone"  # lost, removed or someone else's
 
 
@@ -42,11 +47,13 @@ class Segment:
     """One segment of a lane, being written or only read."""
 
     __slots__ = (
+        "deadline",
         "end",
         "entries",
         "has_content",
         "is_kept",
         "is_lost",
+        "is_pinned",
         "is_sealed",
         "is_touched",
         "is_urgent",
@@ -60,6 +67,7 @@ class Segment:
         "position",
         "settle_crc",
         "settle_head",
+        "written",
     )
 
     def __init__(self, name: SegmentName, *, size: int = 0, log: Log | None = None, nonce: bytes = b"") -> None:
@@ -69,13 +77,16 @@ class Segment:
         self.position = size  # where the next record goes; of a sealed one its length
         self.parts: list[bytes] = []  # gathered, not yet given to the I/O thread
         self.parts_at = size  # the offset of the first of them
-        self.entries: list[tuple[object, ...]] = []  # records not yet synced (see journal.py)
+        self.entries: list[Sequence[Any]] = []  # records not yet synced (see journal.py)
+        self.written = size  # records before this offset can be read back
+        self.deadline = 0.0  # monotonic: when its settles must be synced; 0: none wait
         self.end = bytearray()  # what `end` will say
         self.live = 0  # messages whose accept lies here
         self.live_bytes = 0
         self.is_sealed = log is None
         self.is_lost = False  # given up after an error
-        self.is_kept = False  # damage or unknown records: moved aside, or never removed
+        self.is_kept = False  # it has damage: moved aside, never unlinked
+        self.is_pinned = False  # it has records of a newer version: it stays
         self.is_touched = False  # `parts` or `entries` wait for a turn
         self.is_urgent = False  # someone waits for its sync
         self.has_content = False
@@ -101,11 +112,14 @@ class Lane:
         self.live = 0
         self.is_blocked = False  # settles wait to be written again: no dot until they are synced
         self.is_removing = False
+        self.promised = 0  # numbers handed out whose commit did not come yet (some never will)
+        self.closed_at = 0.0  # monotonic
+        self.rest_until = 0.0  # monotonic: after two failures in a row nothing is tried before
         self.failures = 0  # segments given up in a row
-        self.deadline = 0.0  # monotonic: when its settles must be synced
         self.offered_at = 0.0
         self.open_blobs = 0
         self.busy: set[int] = set()  # refs in a session while the lane is leaving
+        self.quiet: asyncio.Event | None = None  # set when `busy` is empty
         self.multi: dict[int, bytearray] = {}  # states of messages with several recipients, from their first settle
         self.numbers = array("Q")
         self.ordinals = array("I")
@@ -139,8 +153,9 @@ class Lane:
         self.segments.append(segment)
         return self.first + len(self.segments) - 1
 
-    def add(self, number: int, ordinal: int, offset: int, length: int, count: int, flags: int) -> int:
-        """A live message: its row."""
+    def add(self, number: int, place: tuple[int, int, int], count: int, flags: int) -> int:
+        """A live message: its row. `place`: ordinal of the segment, offset, length of the payload."""
+        ordinal, offset, length = place
         if self.unused:
             row = self.unused.pop()
             self.numbers[row] = number

@@ -16,6 +16,7 @@ docs/spool.md has the table of states, one row per call made here.
 from __future__ import annotations
 
 import enum
+import errno
 from collections.abc import Callable, Generator
 from typing import Any, NamedTuple, TypeVar
 
@@ -27,6 +28,8 @@ from .volume import IOV_MAX, Disk, ShortWrite
 
 T = TypeVar("T")
 
+FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT)
+STAYS = (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY)  # a folder with `.nfs*` names in it
 LOOKS = 3  # times a look is repeated when it fails with an error
 LISTINGS = 100  # times a take-over begins its reading again because a segment vanished
 
@@ -158,6 +161,7 @@ class Write(NamedTuple):
     offset: int
     parts: list[bytes]
     is_synced: bool
+    is_last: bool = False  # nothing follows: its descriptor may be closed
 
 
 class BlobFile:
@@ -185,6 +189,7 @@ class Turned(NamedTuple):
     """How a turn went. What is not in `failures` was written, and synced where that was asked for."""
 
     look: Look | None  # None: nothing was to be promised, so nobody looked
+    at: float  # `now()` just before the look
     failures: dict[Log | BlobFile, OSError]
 
 
@@ -254,7 +259,9 @@ def turn(
     writes: list[Write],
     blobs: list[BlobFile],
     removals: list[Removal],
+    *,
     tell: Callable[[Turned], None],
+    now: Callable[[], float],
 ) -> Steps[Turned]:
     """One group commit: append, sync, look, tell who waits; then remove what may go.
 
@@ -281,8 +288,9 @@ def turn(
                 yield from sync(write.log)
             except OSError as error:
                 failures[write.log] = error
+    at = now()
     looked = (yield from look(worker)) if is_promising else None
-    turned = Turned(looked, failures)
+    turned = Turned(looked, at, failures)
     tell(turned)
     failed = {log.folder.lane: error for log, error in failures.items()}
     for removal in removals:

@@ -235,7 +235,7 @@ def fresh_states(envelope: Envelope, *, is_tried: bool) -> bytearray:
     return bytearray(one * len(envelope.recipients))
 
 
-def waiting(states: bytes) -> tuple[Held, ...]:
+def waiting(states: bytes | bytearray) -> tuple[Held, ...]:
     """Who is not done."""
     return tuple(
         Held(at, due, attempts, bool(flags & IS_NOTIFIED))
@@ -244,7 +244,7 @@ def waiting(states: bytes) -> tuple[Held, ...]:
     )
 
 
-def read_states(states: bytes, reason: str, detail: str) -> State:
+def read_states(states: bytes | bytearray, reason: str, detail: str) -> State:
     rows = list(STATE.iter_unpack(states))
     return State(
         tuple(at for at, row in enumerate(rows) if row[0] & IS_DONE),
@@ -255,7 +255,7 @@ def read_states(states: bytes, reason: str, detail: str) -> State:
     )
 
 
-def mark_tried(states: bytes) -> bytes:
+def mark_tried(states: bytes | bytearray) -> bytes:
     """All who wait were given to a session."""
     marked = bytearray(states)
     for at in range(0, len(marked), STATE.size):

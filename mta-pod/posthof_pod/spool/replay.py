@@ -36,6 +36,7 @@ class Scan:
         "is_sealed",
         "lane",
         "name",
+        "nonce",
         "records",
         "size",
         "start",
@@ -48,6 +49,7 @@ class Scan:
         self.name = name
         self.size = size  # bytes of the file when it was read
         self.end = 0  # where its last valid record ends: the length that counts
+        self.nonce = b""
         self.records: list[Raw] = []
         self.start: Start | None = None
         self.gaps: list[tuple[int, int]] = []  # offset, bytes: damage, for valid records follow
@@ -64,7 +66,7 @@ class Scan:
     @property
     def is_kept(self) -> bool:
         """Whether people may want to see the file: then it is moved aside, never unlinked."""
-        return bool(self.gaps) or (self.size > 0 and not self.records)
+        return bool(self.gaps) or self.size > self.end == 0
 
 
 def scan(disk: Disk, lane: str, claim: int, k: int, is_full: bool = False) -> Scan:
@@ -76,7 +78,7 @@ def scan(disk: Disk, lane: str, claim: int, k: int, is_full: bool = False) -> Sc
     fd = disk.open(path)
     try:
         found = Scan(lane, SegmentName(claim, k), disk.length(fd))
-        nonce = disk.pread(fd, NONCE_BYTES, 0)
+        found.nonce = nonce = disk.pread(fd, NONCE_BYTES, 0)
         if is_full or not _read_end(disk, fd, nonce, found):
             _walk(disk, fd, nonce, found)
     finally:
@@ -95,7 +97,7 @@ def _read_end(disk: Disk, fd: int, nonce: bytes, found: Scan) -> bool:
     if not size or at < NONCE_BYTES:
         return False
     data = disk.pread(fd, size, at)
-    if _check(data, 0, nonce) != size - HEADER_BYTES or data[9] != END:
+    if check(data, 0, nonce) != size - HEADER_BYTES or data[9] != END:
         return False
     try:
         found.records = list(record.entries(data[HEADER_BYTES:]))
@@ -106,7 +108,7 @@ def _read_end(disk: Disk, fd: int, nonce: bytes, found: Scan) -> bool:
     return True
 
 
-def _check(data: bytes, at: int, nonce: bytes) -> int:
+def check(data: bytes, at: int, nonce: bytes) -> int:
     """Length of the payload of the sound record at `at`; -1: none is there; -2: it reaches beyond `data`."""
     if len(data) - at < HEADER_BYTES:
         return -2
@@ -131,17 +133,17 @@ class _Window:
         self.data = b""
 
     def check(self, at: int, nonce: bytes) -> int:
-        """As `_check`, for an offset of the file; -1 also where the file ends before the record does."""
-        length = _check(self.data, at - self.base, nonce) if at >= self.base else -2
+        """As `check`, for an offset of the file; -1 also where the file ends before the record does."""
+        length = check(self.data, at - self.base, nonce) if at >= self.base else -2
         if length != -2:
             return length
         self.move(at, WINDOW)
-        length = _check(self.data, 0, nonce)
+        length = check(self.data, 0, nonce)
         if length == -2 and len(self.data) >= HEADER_BYTES:
             wanted = HEADER_BYTES + int(HEADER.unpack_from(self.data)[4])
             if wanted <= self.size - at:
                 self.move(at, wanted)
-                length = _check(self.data, 0, nonce)
+                length = check(self.data, 0, nonce)
         return max(length, -1)
 
     def move(self, at: int, size: int) -> None:
@@ -168,7 +170,7 @@ def _walk(disk: Disk, fd: int, nonce: bytes, found: Scan) -> None:
     other = disk.pread(fd, NONCE_BYTES, at)
     if other != nonce and len(other) == NONCE_BYTES and window.check(at, other) >= 0:
         found.gaps.append((0, NONCE_BYTES))  # the first copy of the nonce went bad, not the record behind it
-        nonce = other
+        found.nonce = nonce = other
     foot = record.FOOTER.size
     while at < found.size:
         length = window.check(at, nonce)

@@ -1,0 +1,590 @@
+"""Group commit: records of many messages become one write, one sync, one look.
+
+Rules of this file
+- Records are encoded and placed on the loop, in the order they are told; one turn (protocol.turn) is with the I/O
+  thread at a time, the next one gathers meanwhile.
+- Nobody is told of success before the turn that synced the record had a good look.
+- A segment with an error is given up whole: accepts not yet synced are answered 451 and get a settle `refused` in the
+  next segment, settles are written there again, and the lane sends no dot until these are synced.
+- After a look that says fenced nothing is written any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+from zlib import crc32
+
+from ..replies import Reply, Temporary
+from . import protocol, record
+from .iothread import IOThread
+from .lane import PENDING, Lane, LaneState, Segment
+from .layout import SegmentName
+from .protocol import BlobFile, Log, Look, Removal, Turned, Write
+from .record import HEADER_BYTES, Start
+from .volume import Disk
+
+APPEND_DELAY = 0.01  # seconds a settle waits for a turn to ride along before it is written by itself
+CLOSED_DELAY = 1.0  # seconds until the settles of a lane without new mail are synced
+SEALING = 64  # bytes kept free for the head and the foot of `end`
+MOST_OPEN = 64  # segments of closed lanes kept open for writing
+
+# What `Segment.entries` holds until the record is synced: a tuple that begins with one of these.
+ACCEPTED = 0  # row, future, stored, BlobFile | None
+SETTLED_DONE = 1  # flags, meta
+SETTLED = 2  # flags, meta, content, placed(ordinal, offset, length), synced(), failed(reason)
+OTHER = 3  # synced(), failed(reason)
+
+TROUBLE = Reply(451, "4.3.0", "Requested action aborted: local error in processing")
+FULL = Reply(452, "4.3.1", "Insufficient system storage")
+
+
+class Owner(Protocol):
+    """Who the journal reports to, on the loop."""
+
+    def synced(self, lane: Lane, row: int, future: asyncio.Future[Any], stored: Any) -> None:
+        """An accept is on the volume and a look was good."""
+
+    def refused(self, lane: Lane, row: int, future: asyncio.Future[Any], failure: Temporary) -> int:
+        """An accept will not be promised: forget it. Its number."""
+
+    def gave_up(self, lane: Lane, segment: Segment, error: OSError) -> None: ...
+
+    def lost_lane(self, lane: Lane) -> None:
+        """Its folder could not be made."""
+
+    def fenced(self) -> None: ...
+
+    def looked(self, at: float, seconds: float) -> None: ...
+
+
+class Journal:
+    """What one worker writes."""
+
+    def __init__(
+        self,
+        disk: Disk,
+        thread: IOThread,
+        worker: str,
+        owner: Owner,
+        *,
+        segment_bytes: int,
+        settle_delay: float,
+        monotonic: Callable[[], float],
+        random: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self._disk = disk
+        self._thread = thread
+        self._loop = thread.loop
+        self._worker = worker
+        self._owner = owner
+        self._limit = segment_bytes
+        self._delay = settle_delay
+        self._monotonic = monotonic
+        self._random = random
+        self._touched: list[tuple[Lane, Segment]] = []  # have parts to be written
+        self._unsynced: dict[Segment, Lane] = {}  # have entries, or were sealed, since their last sync
+        self._blobs: list[BlobFile] = []
+        self._removals: list[tuple[Lane, Removal, float]] = []  # with the time they are due
+        self._waiters: list[asyncio.Future[None]] = []
+        self._open: dict[Log, None] = {}  # in the I/O thread only: least recently used first
+        self._is_busy = False
+        self._is_urgent = False
+        self._is_scheduled = False
+        self._soon: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self.is_fenced = False
+        self.is_stopped = False
+        self.turns = 0
+        self.began = 0.0  # monotonic: when the turn that is under way began; 0: none is
+
+    # -- placing records --------------------------------------------------------------------------------------------
+
+    def append(
+        self, lane: Lane, kind: int, flags: int, meta: bytes, content: tuple[bytes, ...], *, entry: Sequence[Any]
+    ) -> tuple[int, int, int]:
+        """Place a record: ordinal of its segment, offset, length of the payload. Someone must flush."""
+        size = len(meta)
+        length = size
+        for part in content:
+            length += len(part)
+        segment = lane.current
+        if segment is None or segment.position + length + len(segment.end) + size + SEALING > self._limit:
+            segment = self._roll(lane, length + 2 * size + SEALING)
+        prefix = record.PREFIX.pack(segment.nonce, record.VERSION, kind, flags, length, size)
+        crc = crc32(meta, crc32(prefix))
+        parts = segment.parts
+        if content:
+            segment.has_content = True
+            if len(content) == 2 and len(content[0]) < 4096:  # trace headers: cheaper copied than as one more part
+                trace, body = content
+                crc = crc32(body, crc32(trace, crc))
+                parts.append(b"".join((prefix, record.CRC.pack(crc), meta, trace)))
+                parts.append(body)
+            else:
+                for part in content:
+                    crc = crc32(part, crc)
+                parts.append(b"".join((prefix, record.CRC.pack(crc), meta)))
+                parts.extend(content)
+        else:
+            parts.append(b"".join((prefix, record.CRC.pack(crc), meta)))
+        offset = segment.position
+        segment.position = offset + HEADER_BYTES + length
+        segment.end += record.ENTRY.pack(kind, flags, offset, length, size)
+        segment.end += meta
+        segment.entries.append(entry)
+        if not segment.is_touched:
+            segment.is_touched = True
+            self._touched.append((lane, segment))
+            self._unsynced[segment] = lane
+        return lane.first + len(lane.segments) - 1, offset, length
+
+    def settle_done(self, lane: Lane, number: int, flags: int = record.DONE) -> None:
+        """The usual settle, 32 bytes: nothing is left to do."""
+        segment = lane.current
+        meta = record.NUMBER.pack(number)
+        if flags != record.DONE or segment is None or segment.position + len(segment.end) + 256 > self._limit:
+            self.append(lane, record.SETTLE, flags, meta, (), entry=(SETTLED_DONE, flags, meta))
+        else:
+            crc = crc32(meta, segment.settle_crc)
+            segment.parts.append(segment.settle_head + record.CRC_NUMBER.pack(crc, number))
+            offset = segment.position
+            segment.position = offset + HEADER_BYTES + 8
+            segment.end += record.ENTRY.pack(record.SETTLE, flags, offset, 8, 8)
+            segment.end += meta
+            segment.entries.append((SETTLED_DONE, flags, meta))
+            if not segment.is_touched:
+                segment.is_touched = True
+                self._touched.append((lane, segment))
+                self._unsynced[segment] = lane
+            if segment.deadline and (self._soon is not None or self._is_busy):
+                return
+        self.settle_later(lane)
+
+    def settle_later(self, lane: Lane) -> None:
+        """Settles wait for company: written soon, synced before the segment's deadline."""
+        segment = lane.current
+        if segment is not None and not segment.deadline:
+            segment.deadline = self._due(lane)
+        if self._soon is None and not self._is_busy and not self._is_scheduled:
+            self._soon = self._loop.call_later(APPEND_DELAY, self._flush)
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._delay, self._tick)
+
+    def _due(self, lane: Lane) -> float:
+        return self._monotonic() + (self._delay if lane.state is LaneState.OPEN else max(self._delay, CLOSED_DELAY))
+
+    def urge(self, lane: Lane) -> None:
+        """What was placed in the lane last is waited for: sync it with the next turn."""
+        segment = lane.current
+        if segment is not None:
+            segment.is_urgent = True
+        self._is_urgent = True
+        if not self._is_busy and not self._is_scheduled:
+            self._is_scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def add_blob(self, blob: BlobFile) -> None:
+        """Sync this blob with the turn that writes its accept."""
+        self._blobs.append(blob)
+
+    def remove(self, lane: Lane, removal: Removal) -> None:
+        """Let something go once all of the lane is synced and a look was good."""
+        self._removals.append((lane, removal, self._due(lane)))
+        self.settle_later(lane)
+
+    def seal(self, lane: Lane) -> None:
+        """Nothing more goes into the lane's present segment; with contents it gets its `end`."""
+        segment = lane.current
+        if segment is None:
+            return
+        lane.current = None
+        segment.is_sealed = True
+        if segment.has_content:
+            payload = bytes(segment.end)
+            parts = record.frame(segment.nonce, record.END, 0, b"", (payload,))
+            parts.append(record.footer(segment.nonce, HEADER_BYTES + len(payload)))
+            segment.parts += parts
+            segment.position += sum(map(len, parts))
+        segment.end = bytearray()
+        self._unsynced[segment] = lane
+        if not segment.is_touched:
+            segment.is_touched = True
+            self._touched.append((lane, segment))
+        if not segment.deadline:
+            segment.deadline = self._due(lane)
+        self.settle_later(lane)
+
+    def is_synced(self, lane: Lane) -> bool:
+        """Whether nothing of the lane waits to be written or synced."""
+        return not self._is_busy and not lane.is_blocked and not any(of is lane for of in self._unsynced.values())
+
+    def flushed(self, lane: Lane | None = None) -> asyncio.Future[None]:
+        """Resolves when all that was placed (in this lane) before is synced, or given up and written again."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        for segment, of in self._unsynced.items():
+            if lane is None or of is lane:
+                segment.is_urgent = True
+        self._waiters.append(future)
+        self._is_urgent = True
+        if not self._is_busy and not self._is_scheduled:
+            self._is_scheduled = True
+            self._loop.call_soon(self._flush)
+        return future
+
+    def _roll(self, lane: Lane, room: int) -> Segment:
+        """The segment the next record goes into: a new one where it would grow too long."""
+        self.seal(lane)
+        name = SegmentName(lane.claim, lane.next_k)
+        lane.next_k += 1
+        nonce = self._random(record.NONCE_BYTES)
+        lower = tuple((*old.name, old.position) for old in lane.segments if old.name.claim < lane.claim)
+        start = Start(lane.name, lane.claim, name.k, self._worker, lower)
+        segment = Segment(name, log=Log(lane.folder, name), nonce=nonce)
+        segment.parts = protocol.open_parts(start, nonce)
+        segment.position = sum(map(len, segment.parts))
+        meta = record.start_meta(start)
+        segment.end += record.ENTRY.pack(record.START, 0, record.NONCE_BYTES, len(meta), len(meta)) + meta
+        lane.add_segment(segment)
+        lane.current = segment
+        return segment
+
+    def resume(self, lane: Lane, start: Start, nonce: bytes, opened: tuple[int, int]) -> None:
+        """Go on in the segment a take-over opened (protocol.cut)."""
+        fd, size = opened
+        name = SegmentName(start.claim, start.k)
+        log = Log(lane.folder, name, fd=fd, is_made=True)
+        segment = Segment(name, size=size, log=log, nonce=nonce)
+        meta = record.start_meta(start)
+        segment.end += record.ENTRY.pack(record.START, 0, record.NONCE_BYTES, len(meta), len(meta)) + meta
+        lane.add_segment(segment)
+        lane.current = segment
+        lane.next_k = start.k + 1
+
+    # -- turns ------------------------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        """The coarse timer of the settles' deadlines: one for all lanes."""
+        self._timer = None
+        if self.is_stopped or self.is_fenced:
+            return
+        if self._unsynced or self._removals:
+            self._timer = self._loop.call_later(self._delay, self._tick)
+            self._flush()
+
+    def _flush(self) -> None:
+        """Give what was gathered to the I/O thread, unless a turn is under way (then its end does)."""
+        self._is_scheduled = False
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
+        if self._is_busy or self.is_stopped or self.is_fenced:
+            return
+        now = self._monotonic()
+        batch = _Batch(self, now)
+        self._take_writes(batch, now, self._take_removals(batch, now))
+        batch.blobs, self._blobs = self._blobs, []
+        batch.waiters, self._waiters = self._waiters, []
+        self._is_urgent = False
+        if not batch.writes and not batch.removals and not batch.blobs:
+            for waiter in batch.waiters:
+                _resolve(waiter)
+            return
+        self._is_busy = True
+        self.began = now
+        self._thread.put(batch)
+
+    def _take_removals(self, batch: _Batch, now: float) -> set[Lane]:
+        """Removals go when they are due, or the turn is urgent anyway; all of their lanes is synced before."""
+        later = []
+        lanes = set()
+        for lane, removal, due in self._removals:
+            if lane.is_blocked or lane.rest_until > now or not (self._is_urgent or due <= now):
+                later.append((lane, removal, due))
+            else:
+                batch.removals.append(removal)
+                lanes.add(lane)
+        self._removals = later
+        return lanes
+
+    def _take_writes(self, batch: _Batch, now: float, removing: set[Lane]) -> None:
+        """All that has parts is written; what is due, waited for or about to lose a segment is also synced."""
+        left: list[tuple[Lane, Segment]] = []
+        is_urgent = self._is_urgent
+        for lane, segment in self._touched:
+            if lane.rest_until > now:
+                left.append((lane, segment))
+                continue
+            segment.is_touched = False
+            is_due = segment.is_urgent or 0 < segment.deadline <= now or lane in removing
+            batch.add(lane, segment, is_synced=is_due or (is_urgent and lane.state is LaneState.OPEN))
+        self._touched = left
+        if len(self._unsynced) > len(batch.entries):
+            for segment, lane in self._unsynced.items():
+                is_due = segment.is_urgent or 0 < segment.deadline <= now or lane in removing
+                if is_due and not segment.is_touched and segment not in batch.entries and lane.rest_until <= now:
+                    batch.add(lane, segment, is_synced=True)
+        for segment in batch.entries:
+            self._unsynced.pop(segment, None)
+
+    def turned(self, batch: _Batch, turned: Turned) -> None:
+        """On the loop: tell everyone how it went, and go on with what gathered meanwhile."""
+        self._is_busy = False
+        self.turns += 1
+        now = self._monotonic()
+        seconds, self.began = now - self.began, 0.0
+        if self.is_stopped:
+            return
+        if turned.look is Look.FENCED:
+            self._fence(batch)
+            return
+        if turned.look is Look.OPEN:
+            self._owner.looked(turned.at, seconds)
+        for lane, segment, position in batch.segments:
+            error = turned.failures.get(segment.log) if segment.log is not None else None
+            if error is not None:
+                self._give_up(lane, segment, error, batch.entries.get(segment, []))
+                continue
+            segment.written = position
+            if segment in batch.entries:
+                self._confirm(lane, batch.entries[segment], turned)
+        for waiter in batch.waiters:
+            _resolve(waiter)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._is_urgent:
+            self._flush()
+        elif self._touched and self._soon is None:
+            self._soon = self._loop.call_later(APPEND_DELAY, self._flush)
+
+    def _confirm(self, lane: Lane, entries: list[Sequence[Any]], turned: Turned) -> None:
+        """These records are synced."""
+        lane.failures = 0
+        is_open = turned.look is Look.OPEN
+        flags = lane.flags
+        for entry in entries:
+            kind = entry[0]
+            if kind == ACCEPTED:
+                _, row, future, stored, blob = entry
+                if is_open and (blob is None or blob not in turned.failures):
+                    flags[row] &= ~PENDING
+                    self._owner.synced(lane, row, future, stored)
+                else:
+                    error = turned.failures.get(blob) if blob is not None else None
+                    what = f"blob: {error}" if error else "no look at the latch succeeded"
+                    self._refuse(lane, row, future, Temporary(TROUBLE, what))
+            elif kind == SETTLED:
+                entry[5]()
+            elif kind == OTHER:
+                entry[1]()
+
+    def _refuse(self, lane: Lane, row: int, future: asyncio.Future[Any], failure: Temporary) -> None:
+        number = self._owner.refused(lane, row, future, failure)
+        self.settle_done(lane, number, record.REFUSED)
+
+    def _give_up(self, lane: Lane, segment: Segment, error: OSError, entries: list[Sequence[Any]]) -> None:
+        """Nothing more goes into this segment; what of it was not synced goes to the next one, or is refused."""
+        entries = entries + segment.entries
+        segment.entries = []
+        segment.parts = []
+        segment.end = bytearray()
+        segment.is_lost = segment.is_sealed = True
+        segment.is_urgent = False
+        self._unsynced.pop(segment, None)
+        if segment.is_touched:
+            segment.is_touched = False
+            self._touched = [one for one in self._touched if one[1] is not segment]
+        if lane.current is segment:
+            lane.current = None
+        lane.failures += 1
+        lane.is_blocked = True
+        if lane.failures > 1:
+            lane.rest_until = self._monotonic() + min(5.0, 0.1 * 2.0 ** min(lane.failures, 10))
+        self._owner.gave_up(lane, segment, error)
+        reply = FULL if error.errno in protocol.FULL_ERRORS else TROUBLE
+        failure = Temporary(reply, f"segment given up: {error}")
+        if not lane.folder.is_made:
+            self._forget(lane, entries, failure)
+            return
+        self._write_again(lane, entries, failure)
+
+    def _write_again(self, lane: Lane, entries: list[Sequence[Any]], failure: Temporary) -> None:
+        for entry in entries:
+            kind = entry[0]
+            if kind == ACCEPTED:
+                self._refuse(lane, entry[1], entry[2], failure)
+            elif kind == SETTLED_DONE:
+                self.settle_done(lane, record.NUMBER.unpack_from(entry[2])[0], entry[1])
+            elif kind == SETTLED:
+                _, flags, meta, content, placed, _, _ = entry
+                placed(*self.append(lane, record.SETTLE, flags, meta, content, entry=entry))
+            else:
+                entry[2](failure)
+        # The lane sends dots again once all of this is synced: an entry of its own tells when.
+        meta = record.try_meta([])
+        self.append(lane, record.TRY, 0, meta, (), entry=(OTHER, lambda: _unblock(lane), lambda _: None))
+        for segment, of in self._unsynced.items():
+            if of is lane:
+                segment.is_urgent = True
+        self.urge(lane)
+        if lane.rest_until:
+            self._loop.call_later(max(0.0, lane.rest_until - self._monotonic()) + 0.001, self._wake)
+
+    def _wake(self) -> None:
+        self._is_urgent = True
+        self._flush()
+
+    def _forget(self, lane: Lane, entries: list[Sequence[Any]], failure: Temporary) -> None:
+        """The lane never came to be."""
+        for entry in entries:
+            if entry[0] == ACCEPTED:
+                self._owner.refused(lane, entry[1], entry[2], failure)
+            elif entry[0] == OTHER:
+                entry[2](failure)
+        self._owner.lost_lane(lane)
+
+    def _fence(self, batch: _Batch | None) -> None:
+        """This worker may promise nothing any more: everyone who waits is told, nothing more is written."""
+        if self.is_fenced:
+            return
+        self.is_fenced = True
+        failure = Temporary(TROUBLE, "this worker is fenced")
+        gathered = [(lane, batch.entries.get(segment, [])) for lane, segment, _ in batch.segments] if batch else []
+        gathered += [(lane, segment.entries) for segment, lane in self._unsynced.items()]
+        for lane, entries in gathered:
+            for entry in entries:
+                if entry[0] == ACCEPTED:
+                    self._owner.refused(lane, entry[1], entry[2], failure)
+                elif entry[0] == OTHER:
+                    entry[2](failure)
+                elif entry[0] == SETTLED:
+                    entry[6](failure)
+        for waiter in (batch.waiters if batch else []) + self._waiters:
+            _resolve(waiter)
+        self._owner.fenced()
+
+    def looked(self, look: Look, at: float) -> None:
+        """The result of a look outside of a turn."""
+        if look is Look.FENCED:
+            self._fence(None)
+        elif look is Look.OPEN and not self.is_fenced:
+            self._owner.looked(at, 0.0)
+
+    def stop(self) -> None:
+        """No more turns."""
+        self.is_stopped = True
+        for timer in (self._timer, self._soon):
+            if timer is not None:
+                timer.cancel()
+
+    # -- in the I/O thread ------------------------------------------------------------------------------------------
+
+    def work(self, batch: _Batch) -> None:
+        """One turn: make its calls, tell the loop once, then close what is no longer needed."""
+        if self.is_fenced:  # said by a look while this one waited in line
+            self._thread.tell(self.turned, batch, Turned(Look.FENCED, 0.0, {}))
+            return
+        thread = self._thread
+
+        def tell(turned: Turned) -> None:
+            thread.tell(self.turned, batch, turned)
+
+        steps = protocol.turn(self._worker, batch.writes, batch.blobs, batch.removals, tell=tell, now=self._monotonic)
+        try:
+            turned = protocol.run(self._disk, steps)
+        except Exception as error:  # our own fault: nothing of this turn may be promised
+            failures: dict[Log | BlobFile, OSError] = {
+                write.log: OSError(errno.EIO, f"internal: {error!r}") for write in batch.writes
+            }
+            turned = Turned(Look.UNKNOWN, 0.0, failures)
+            thread.tell(self._loop.call_exception_handler, {"message": "a turn of the spool", "exception": error})
+            thread.tell(self.turned, batch, turned)
+        self._close_unused(batch, turned)
+
+    def _close_unused(self, batch: _Batch, turned: Turned) -> None:
+        for blob in batch.blobs:
+            self._close(blob)
+        for write in batch.writes:
+            log = write.log
+            self._open.pop(log, None)
+            if log in turned.failures or (write.is_last and write.is_synced):
+                self._close(log)
+            elif log.fd >= 0:
+                self._open[log] = None
+        if len(self._open) > MOST_OPEN:
+            synced = {write.log for write in batch.writes if write.is_synced}
+            for log in [log for log in self._open if log in synced][: len(self._open) - MOST_OPEN]:
+                del self._open[log]
+                self._close(log)
+
+    def _close(self, file: Log | BlobFile) -> None:
+        if file.fd >= 0:
+            fd, file.fd = file.fd, -1
+            try:
+                self._disk.close(fd)
+            except OSError:
+                pass  # its data was synced before, or it is given up
+
+    def close_logs(self, lane: Lane) -> asyncio.Future[None]:
+        """The lane is no longer ours."""
+        logs = [segment.log for segment in lane.segments if segment.log is not None]
+
+        def close() -> None:
+            for log in logs:
+                self._open.pop(log, None)
+                self._close(log)
+
+        return self._thread.call(close)
+
+    def close_all(self) -> None:
+        """In the I/O thread, at the end."""
+        for log in list(self._open):
+            self._close(log)
+        self._open.clear()
+
+
+class _Batch:
+    """What one turn is made of."""
+
+    __slots__ = ("blobs", "entries", "journal", "now", "removals", "segments", "waiters", "writes")
+
+    def __init__(self, journal: Journal, now: float) -> None:
+        self.journal = journal
+        self.now = now
+        self.writes: list[Write] = []
+        self.segments: list[tuple[Lane, Segment, int]] = []  # with the offset up to which it is written
+        self.entries: dict[Segment, list[Sequence[Any]]] = {}  # of the segments that are synced
+        self.blobs: list[BlobFile] = []
+        self.removals: list[Removal] = []
+        self.waiters: list[asyncio.Future[None]] = []
+
+    def add(self, lane: Lane, segment: Segment, *, is_synced: bool) -> None:
+        log = segment.log
+        if log is None or segment.is_lost:
+            return
+        parts, segment.parts = segment.parts, []
+        offset, segment.parts_at = segment.parts_at, segment.position
+        self.writes.append(Write(log, offset, parts, is_synced, segment.is_sealed))
+        self.segments.append((lane, segment, segment.position))
+        if is_synced:
+            self.entries[segment] = segment.entries
+            segment.entries = []
+            segment.is_urgent = False
+            segment.deadline = 0.0
+
+    def work(self) -> None:
+        self.journal.work(self)
+
+
+def _unblock(lane: Lane) -> None:
+    lane.is_blocked = False
+    lane.rest_until = 0.0
+
+
+def _resolve(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

@@ -1,0 +1,145 @@
+"""Sharing the backlog: a worker that is behind gives closed lanes away, one with little to do takes them.
+
+A lane leaves in this order: no new attempts, running ones end, sync, look, `free.<n>`, a hint in offers/. Untaken it
+is claimed back: directly after one's own claim nobody else can have written, so without a replay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+from ..replies import Temporary
+from . import layout, protocol, record, sharing
+from .adopt import Adopter
+from .cache import Live
+from .core import Core
+from .lane import Gone, Lane, LaneState
+from .reader import Reader
+from .record import Damaged, Start
+
+SLICE = 100
+
+
+class Sharer:
+    """Of one worker."""
+
+    def __init__(self, core: Core, adopter: Adopter) -> None:
+        self._core = core
+        self._adopter = adopter
+        self._reader = Reader(core)
+        self._leaving: set[asyncio.Task[None]] = set()
+
+    async def round(self, late: float) -> None:
+        """Once a second: claim back, take, offer."""
+        core = self._core
+        for lane in list(core.lanes.values()):
+            is_over = core.monotonic() - lane.offered_at >= sharing.OFFER_LASTS
+            if lane.state is LaneState.OFFERED and is_over:
+                await self.claim_back(lane)
+        await self.take_offers()
+        if late >= sharing.LATE:
+            await self.offer(late)
+
+    async def offer(self, late: float) -> int:
+        """Begin to give lanes away, if a peer has clearly less to do: how many."""
+        core = self._core
+        loads = await self._adopter.loads(await self._adopter.peers())
+        closed = {
+            lane.name: lane.live
+            for lane in core.lanes.values()
+            if lane.state is LaneState.CLOSED and not lane.open_blobs and not lane.is_blocked and not lane.is_removing
+        }
+        chosen = sharing.lanes_to_offer(core.live, loads, closed, late)
+        for name in chosen:
+            task = core.loop.create_task(self.leave(core.by_name[name]))
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
+        return len(chosen)
+
+    async def leave(self, lane: Lane) -> None:
+        """Give one lane away: its attempts end, then it is free."""
+        core = self._core
+        lane.state = LaneState.LEAVING
+        lane.busy = set(core.callbacks.on_gone(lane.refs()) or ())
+        if lane.busy:
+            lane.quiet = asyncio.Event()
+            waiter = core.loop.call_later(sharing.RUNNING_ENDS, lane.quiet.set)
+            await lane.quiet.wait()
+            waiter.cancel()
+        lane.busy = set()
+        core.journal.seal(lane)
+        try:
+            await core.settle_down(lane)
+            if await core.look():
+                await self.free(lane, core.live)
+        except OSError as error:
+            core.event("offer_failed", lane=lane.name, error=str(error))
+        if lane.state is LaneState.LEAVING:  # it could not be freed: go on with it
+            lane.state = LaneState.CLOSED
+            await self._announce(lane)
+
+    async def free(self, lane: Lane, load: int) -> None:
+        """`free.<n>`: all of the lane is synced. OSError: it is still ours."""
+        core = self._core
+        last = (lane.segments[-1].name, lane.segments[-1].position) if lane.segments else None
+        lane.state = LaneState.OFFERED
+        lane.offered_at = core.monotonic()
+        await core.io(protocol.release(lane.name, lane.claim, core.worker, last, load))
+        core.event("offered", lane=lane.name, messages=lane.live)
+
+    async def claim_back(self, lane: Lane) -> None:
+        """Nobody wanted it, or somebody has it."""
+        core = self._core
+        if not await core.io(protocol.claim(lane.name, lane.claim + 1, core.worker)):
+            core.drop_lane(lane)
+            core.event("given", lane=lane.name)
+            return
+        lane.claim += 1
+        lane.next_number = layout.first_number(lane.claim)
+        lower = tuple((*segment.name, segment.position) for segment in lane.segments)
+        start = Start(lane.name, lane.claim, 1, core.worker, lower)
+        nonce = core.random(record.NONCE_BYTES)
+        opened = await core.io(protocol.cut(lane.name, start, nonce))
+        core.journal.resume(lane, start, nonce, opened)
+        lane.state = LaneState.CLOSED
+        await core.io(protocol.withdraw(lane.name))
+        core.event("claimed_back", lane=lane.name, messages=lane.live)
+        await self._announce(lane)
+
+    async def _announce(self, lane: Lane) -> None:
+        """Tell the engine again of what it was told to forget."""
+        some: list[Live] = []
+        for ref in lane.refs():
+            try:
+                some.append(await self._reader.live(ref))
+            except (Damaged, Gone):
+                continue  # told of as damage; done
+            except Temporary as failure:
+                self._core.event("unreadable", lane=lane.name, number=-1, error=failure.reason)
+                continue
+            if len(some) == SLICE:
+                self._core.callbacks.on_live(some)
+                some = []
+        if some:
+            self._core.callbacks.on_live(some)
+
+    async def take_offers(self) -> int:
+        """Lanes of workers with more than twice our load, one after the other: how many."""
+        core = self._core
+        taken = 0
+        for name in await core.reading(partial(core.disk.listdir, layout.OFFERS)):
+            if name in core.by_name or core.is_stopping or core.journal.is_fenced:
+                continue
+            try:
+                text = await core.reading(partial(core.disk.readlink, layout.offer(name)))
+            except FileNotFoundError:
+                continue
+            if not sharing.should_take(core.live, sharing.read_offer(text)[1]) or core.live >= self._adopter.max_live:
+                continue
+            holding = await core.reading(partial(protocol.run, core.disk, protocol.find(name)))
+            if holding is None or not holding.is_free:
+                await core.io(protocol.withdraw(name))
+            elif holding.claim:
+                taken += await self._adopter.take_offered(name, holding)
+        return taken
