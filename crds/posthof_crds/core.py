@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from posthof_crds.fields import ObjectName, Part, SecretKey, wrong
+from posthof_crds.fields import Bool, ObjectName, Part, SecretKey, wrong
 
 API_VERSION = "posthof.dev/v1alpha1"
 
@@ -76,12 +76,25 @@ class Secret(Part):
     """A Kubernetes Secret: key material and passwords, by reference only."""
 
     api_version: Literal["v1"]
+    """v1"""
+
     kind: Literal["Secret"]
+    """Secret"""
+
     metadata: Metadata
+    """Name and labels."""
+
     type: str = "Opaque"
-    immutable: bool = False
+    """What Kubernetes calls its kind of content, such as kubernetes.io/tls. Nothing here depends on it."""
+
+    immutable: Bool = False
+    """As in Kubernetes. Files change when somebody changes them."""
+
     data: dict[SecretKey, Annotated[str, AfterValidator(_decoded)]] = Field(default={}, repr=False)
+    """Values in base64."""
+
     string_data: dict[SecretKey, str] = Field(default={}, repr=False)
+    """Values as they are; they win over `data`."""
 
     @property
     def key_names(self) -> set[str]:
@@ -98,8 +111,19 @@ class ConfigMap(Part):
     """A Kubernetes ConfigMap: long lists that manifests refer to."""
 
     api_version: Literal["v1"]
+    """v1"""
+
     kind: Literal["ConfigMap"]
+    """ConfigMap"""
+
     metadata: Metadata
-    immutable: bool = False
+    """Name and labels."""
+
+    immutable: Bool = False
+    """As in Kubernetes. Files change when somebody changes them."""
+
     data: Annotated[dict[SecretKey, str], Field(default_factory=dict)]
+    """Texts by key, such as a list of mailboxes."""
+
     binary_data: Annotated[dict[SecretKey, str], Field(default_factory=dict)]
+    """As in Kubernetes; nothing here refers to it."""

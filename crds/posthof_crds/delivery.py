@@ -50,7 +50,7 @@ class NextHop(Part):
     """The path of a local socket that speaks LMTP, such as `/run/dovecot/lmtp`."""
 
     port: RemotePort | None = None
-    """TCP port, for host and mx. Default: 25; 24 for LMTP."""
+    """TCP port, for host and mx. Default: 25; 24 for LMTP. 465 speaks TLS from the first byte (RFC 8314)."""
 
     @model_validator(mode="after")
     def _one(self) -> Self:

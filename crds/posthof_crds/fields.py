@@ -18,6 +18,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 from posthof_crds import names, patterns
+from posthof_crds.units import Unclear, duration, duration_text, size, size_text
 
 
 class Part(BaseModel):
@@ -45,52 +46,15 @@ def wrong(what: str, instead: str = "") -> PydanticCustomError:
 
 # -- durations and sizes ---------------------------------------------------------------------------------------------
 
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"(\d{1,9})(ms|s|m|h|d)")
-_BYTES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
-_SIZE = re.compile(r"(\d{1,15})(Ki|Mi|Gi|Ti|k|M|G|T)?")
 
+def _in_our_words(read: Callable[[Any], Any]) -> BeforeValidator:
+    def check(value: Any) -> Any:
+        try:
+            return read(value)
+        except Unclear as unclear:
+            raise wrong(unclear.what, unclear.instead) from None
 
-def duration(value: Any) -> float:
-    """`"90s"`, `"5m"`, `"1h30m"`, `"5d"` -> seconds."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        raise wrong("a duration needs a unit", f'Write "{value}s" for seconds, or ms, m, h, d.')
-    text = str(value)
-    found = _DURATION.findall(text)
-    if not isinstance(value, str) or not found or "".join(n + unit for n, unit in found) != text:
-        raise wrong("this is not a duration", 'Write a number and ms, s, m, h or d, such as "5m" or "1h30m".')
-    return float(sum(int(n) * _SECONDS[unit] for n, unit in found))
-
-
-def duration_text(seconds: float) -> str:
-    """The shortest text that `duration` reads back: 5400.0 -> `1h30m`."""
-    if seconds == 0:
-        return "0s"
-    left, text = round(seconds * 1000), ""
-    for unit in ("d", "h", "m", "s", "ms"):
-        count, left = divmod(left, round(_SECONDS[unit] * 1000))
-        text += f"{count}{unit}" if count else ""
-    return text
-
-
-def size(value: Any) -> int:
-    """`"35Mi"`, `"2G"`, `4096` -> bytes (the Kubernetes quantity suffixes)."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
-    found = _SIZE.fullmatch(value) if isinstance(value, str) else None
-    if found is None:
-        raise wrong(
-            "this is not a size", 'Write bytes, or a number and Ki, Mi, Gi, Ti (k, M, G, T for 1000s): "35Mi".'
-        )
-    return int(found[1]) * _BYTES[found[2] or ""]
-
-
-def size_text(count: int) -> str:
-    """The shortest exact text that `size` reads back: 36700160 -> `35Mi`."""
-    for unit in ("Ti", "Gi", "Mi", "Ki"):
-        if count and count % _BYTES[unit] == 0:
-            return f"{count // _BYTES[unit]}{unit}"
-    return str(count)
+    return BeforeValidator(check)
 
 
 def _range(low: float, high: float, show: Callable[[Any], str]) -> AfterValidator:
@@ -112,8 +76,8 @@ def bytes_between(low: str, high: str) -> AfterValidator:
     return _range(size(low), size(high), lambda n: size_text(int(n)))
 
 
-Duration = Annotated[float, BeforeValidator(duration), Unit("duration")]
-Size = Annotated[int, BeforeValidator(size), Unit("size")]
+Duration = Annotated[float, _in_our_words(duration), Unit("duration")]
+Size = Annotated[int, _in_our_words(size), Unit("size")]
 Int = Annotated[int, Strict()]
 Bool = Annotated[bool, Strict()]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), Unit("share")]

@@ -1,9 +1,12 @@
 """Who a local part is in one of our domains. One look-up, for the check of manifests and for RCPT TO.
 
-Workers import it: no pydantic, no yaml. Order of the look-up, the first that knows the name wins:
+Workers import it: no pydantic, no yaml.
+
+The first that knows the name wins:
 1. an alias of exactly this name; 2. a mailbox of exactly this name; 3. without the detail (`bob+shop` -> `bob`) an
 alias, then a mailbox; 4. `postmaster`: the catch-all, else a mailbox where the mode has mailboxes, else where double
 bounces go (RFC 5321 section 4.5.1: it always exists); 5. `any` or `callout`; 6. the catch-all.
+
 In mode Reject only postmaster exists.
 """
 
