@@ -123,6 +123,10 @@ class Channel:
         self.is_open = True
         self._loop.add_reader(end.fileno(), self._readable)
 
+    def serve(self, handlers: Mapping[str, Handler]) -> None:
+        """Answer these too."""
+        self._handlers.update(handlers)
+
     def tell(self, name: str, payload: object = None) -> None:
         """Say something that wants no answer. Silent where the channel is closed."""
         if self.is_open:

@@ -171,6 +171,9 @@ class BlobReader:
     def __len__(self) -> int:
         return self.size
 
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self.chunks()
+
     async def chunks(self, size: int = CHUNK) -> AsyncIterator[bytes]:
         """The content, in order. Damaged after the last chunk where length or CRC do not fit, or at once where the
         file is missing: the connection must then be dropped without the dot."""

@@ -1,0 +1,55 @@
+"""The gate the listeners ask: the present Admission's opinion, the spool's room, the flow's accept.
+
+It holds no opinion of its own. The Admission is swapped whole, between two questions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol
+
+from posthof_pod.admit.judge import Admission
+from posthof_pod.admit.recipients import Answer
+from posthof_pod.replies import Reply
+from posthof_pod.smtp.data import BodySink
+from posthof_pod.smtp.gate import Incoming, Session
+from posthof_pod.smtp.grammar import MailParameters, RecipientParameters
+
+FULL = Reply(452, "4.3.1", "Insufficient system storage, try again later")
+
+
+class Store(Protocol):
+    """What the gate needs of spool.store.Spool."""
+
+    def room(self, size: int) -> bool: ...
+    def blob(self) -> BodySink: ...
+
+
+class HouseGate:
+    """smtp.gate.Gate for one worker."""
+
+    __slots__ = ("_accept", "_store", "admission")
+
+    def __init__(
+        self, admission: Admission, store: Store, accept: Callable[[Incoming], Coroutine[Any, Any, Reply]]
+    ) -> None:
+        self.admission = admission
+        self._store = store
+        self._accept = accept
+
+    def sender(self, session: Session, address: str, parameters: MailParameters, /) -> Reply | None:
+        return None  # who may send what is decided with each recipient
+
+    def recipient(
+        self, session: Session, sender: str, address: str, parameters: RecipientParameters, /
+    ) -> Answer | Awaitable[Answer]:
+        return self.admission.recipient(session, sender, address, parameters)
+
+    def room(self, size: int, /) -> Reply | None:
+        return None if self._store.room(size) else FULL
+
+    def accept(self, mail: Incoming, /) -> Coroutine[Any, Any, Reply]:
+        return self._accept(mail)
+
+    def blob(self) -> BodySink:
+        return self._store.blob()

@@ -1,0 +1,160 @@
+"""What one configuration thinks of mail: of a recipient, of a whole message, and where each recipient goes.
+
+Owns: Admission, made once per EngineConfig and swapped whole. Asks policy.py, recipients.py, route.py and headers.py;
+decides nothing they do not.
+
+Rules
+- Pure but for callouts, whose answers may have to be awaited.
+- The header block is read once for each message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from posthof_crds.engine import ActionKind, EngineConfig, ListenerRole
+from posthof_pod.admit import headers
+from posthof_pod.admit.policy import CompiledPolicy, Facts, headers_of
+from posthof_pod.admit.recipients import Answer, Asker, Recipients, is_never_own
+from posthof_pod.admit.route import Routes
+from posthof_pod.model import Destination, DestinationKind, Envelope, Recipient
+from posthof_pod.replies import Reply
+from posthof_pod.smtp.gate import Incoming, Session
+from posthof_pod.smtp.grammar import RecipientParameters
+
+NOWHERE = Destination(key="no-route", kind=DestinationKind.LOCAL, name="")
+"""Where mail waits whose rule or MailDomain is gone: each try asks for its way again."""
+
+
+class Verdict(NamedTuple):
+    """What becomes of a message whose content has come."""
+
+    refusal: Reply | None
+    recipients: tuple[Recipient, ...]  # those that go on
+    held: frozenset[int]  # indices in `recipients`: kept back by a Hold rule
+    discarded: tuple[Recipient, ...]
+    scan: headers.Scan
+
+
+class Share(NamedTuple):
+    """Recipients of one message that go to one destination."""
+
+    destination: Destination
+    recipients: tuple[int, ...]  # indices in envelope.recipients
+    is_held: bool
+
+
+class Admission:
+    """One configuration's opinion."""
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        *,
+        callout: Asker | None = None,
+        is_own: Callable[[str], bool] = is_never_own,
+    ) -> None:
+        self.config = config
+        self.policy = CompiledPolicy(config)
+        self.routes = Routes(self.policy)
+        self.recipients = Recipients(self.policy, callout=callout, is_own=is_own)
+        self._hops = {listener.name: listener.limits.hops for listener in config.listeners}
+
+    def recipient(
+        self, session: Session, sender: str, address: str, parameters: RecipientParameters
+    ) -> Answer | Awaitable[Answer]:
+        """RCPT TO: who it stands for, or the reply that refuses it."""
+        facts = Facts(session.role, session.client, sender, address)
+        return self.recipients.resolve(facts, int(parameters.notify), parameters.orcpt)
+
+    async def judge(self, mail: Incoming) -> Verdict:
+        """The content is there: hops, rules that look at headers, duplicates, what is held and what is dropped."""
+        head = mail.header_block()
+        scan = headers.scan(head)
+        if scan.hops > self._hops.get(mail.session.listener, 100):
+            return Verdict(headers.TOO_MANY_HOPS, (), frozenset(), (), scan)
+        recipients = tuple(mail.recipients)
+        if self.policy.header_names:
+            answer = await self._finish(mail, head, recipients)
+            if isinstance(answer, Reply):
+                return Verdict(answer, (), frozenset(), (), scan)
+            recipients = answer
+        elif len(recipients) > 1:
+            recipients = self.recipients.without_duplicates(recipients)
+        if not self.config.rules:
+            return Verdict(None, recipients, frozenset(), (), scan)
+        return self._sorted_out(recipients, scan)
+
+    async def _finish(self, mail: Incoming, head: bytes, recipients: tuple[Recipient, ...]) -> Answer:
+        session = mail.session
+        facts = Facts(session.role, session.client, mail.sender, "")
+        answer = self.recipients.finish(facts, recipients, headers_of(head, self.policy.header_names))
+        return answer if isinstance(answer, Reply | tuple) else await answer
+
+    def _sorted_out(self, recipients: tuple[Recipient, ...], scan: headers.Scan) -> Verdict:
+        dispositions = [self.routes.disposition(recipient) for recipient in recipients]
+        if not any(dispositions):
+            return Verdict(None, recipients, frozenset(), (), scan)
+        pairs = list(zip(recipients, dispositions, strict=True))
+        kept = [pair for pair in pairs if pair[1] is not ActionKind.DISCARD]
+        return Verdict(
+            None,
+            tuple(recipient for recipient, _ in kept),
+            frozenset(n for n, (_, what) in enumerate(kept) if what is ActionKind.HOLD),
+            tuple(recipient for recipient, what in pairs if what is ActionKind.DISCARD),
+            scan,
+        )
+
+    def stamp(self, mail: Incoming, verdict: Verdict, queue_id: str, now: float) -> tuple[Envelope, bytes]:
+        """The envelope for the spool, and the trace fields to stand on top of the content (RFC 5321 4.4)."""
+        session, parameters, scan = mail.session, mail.parameters, verdict.scan
+        hostname = self.config.hostname
+        only = mail.recipients[0] if len(mail.recipients) == 1 else None
+        trace = headers.received(
+            helo=session.helo,
+            client=session.client,
+            protocol=mail.protocol,
+            hostname=hostname,
+            queue_id=queue_id,
+            now=now,
+            tls=session.tls,
+            client_name=session.client_name,
+            recipient=(only.original or only.address) if only is not None else "",
+        )
+        message_id = scan.message_id
+        if session.role is ListenerRole.INTERNAL and not (scan.has_date and scan.has_message_id):
+            added, message_id = headers.missing(scan, queue_id=queue_id, hostname=hostname, now=now)
+            trace += added
+        envelope = Envelope(
+            queue_id,
+            mail.sender,
+            verdict.recipients,
+            now,
+            mail.size,
+            session.client,
+            session.client_name or session.helo,
+            session.role,
+            int(parameters.body),
+            parameters.smtputf8,
+            parameters.ret,
+            parameters.envid,
+            0,
+            message_id,
+            mail.has_binary,
+        )
+        return envelope, trace
+
+    def shares(self, envelope: Envelope, held: frozenset[int] = frozenset()) -> list[Share]:
+        """The message's recipients by destination."""
+        recipients = envelope.recipients
+        if len(recipients) == 1:
+            return [Share(self.destination(envelope, recipients[0]), (0,), 0 in held)]
+        found: dict[tuple[Destination, bool], list[int]] = {}
+        for n, recipient in enumerate(recipients):
+            found.setdefault((self.destination(envelope, recipient), n in held), []).append(n)
+        return [Share(destination, tuple(ns), is_held) for (destination, is_held), ns in found.items()]
+
+    def destination(self, envelope: Envelope, recipient: Recipient) -> Destination:
+        """Where a recipient goes now."""
+        return self.routes.destination(envelope, recipient) or NOWHERE

@@ -1,0 +1,385 @@
+"""The composition root of a worker: the one file that names concrete classes and puts them together.
+
+Rules
+- Nothing is decided here. What a message meets stands in flow.py, what a person asks in admin/desk.py.
+- A new configuration is built whole beside the old one (contexts, policy, routes), then everything is swapped in one
+  turn of the loop. What fails before that leaves the old one in force.
+- A worker that is fenced says so and ends without touching the spool again: its lanes are another's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+import signal
+import socket
+import ssl
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from posthof_crds.engine import EngineConfig, Listener
+from posthof_pod import flow
+from posthof_pod.admin.channel import Channel, Refused, SocketInfo, Swap, WorkerStart, worker_channel
+from posthof_pod.admin.desk import Desk
+from posthof_pod.admit.callout import Callout
+from posthof_pod.admit.gate import HouseGate
+from posthof_pod.admit.judge import Admission
+from posthof_pod.deliver.auth import Credentials
+from posthof_pod.deliver.connection import Connection
+from posthof_pod.deliver.maildir import MaildirDelivery
+from posthof_pod.deliver.pool import Pool
+from posthof_pod.deliver.tls import ClientTLS
+from posthof_pod.listen.native import NativeListener
+from posthof_pod.listen.reception import Listening
+from posthof_pod.listen.tls import BadPair, Pair, server_context
+from posthof_pod.listen.tls import Certificate as ServedCertificate
+from posthof_pod.model import Destination, Host
+from posthof_pod.observe.events import Events
+from posthof_pod.observe.log import Log
+from posthof_pod.resolve.assembly import Resolution, assemble
+from posthof_pod.resolve.own import is_local_address
+from posthof_pod.schedule.backlog import Backlog
+from posthof_pod.spool.layout import new_worker
+from posthof_pod.spool.liveness import FlockLiveness
+from posthof_pod.spool.store import Spool
+
+STDOUT = 1
+LATE_EVERY = 1.0  # seconds between two words to the spool of how late the oldest ready mail is
+FENCED = 1  # exit status
+
+
+class Worker:
+    """All of one worker process."""
+
+    def __init__(self, start: WorkerStart) -> None:
+        self.start = start
+        self.loop = asyncio.get_running_loop()
+        self.spool_id = new_worker()
+        self.events = Events(Log(STDOUT, start.log), loop=self.loop, worker=start.name, level=start.level)
+        self.ended: asyncio.Future[int] = self.loop.create_future()
+        self.listeners: dict[SocketInfo, Listening] = {}
+        self.contexts: dict[str, ssl.SSLContext] = {}
+        self.secrets: Mapping[str, bytes] = {}
+        self.mta: flow.Mta
+        self.gate: HouseGate
+        self.callout: Callout
+        self.resolution: Resolution
+        self._is_begun = False
+        self._is_stopping = False
+        self._client_tls = ClientTLS()
+        self._tasks: set[asyncio.Task[object]] = set()
+        self.channel: Channel = worker_channel(
+            start,
+            {"config": self.swap, "stats": self.stats, "stop": self.stop, "adopt": self.adopt, "reopen": self.reopen},
+            on_close=self._orphaned,
+            on_error=self.events.internal_error,
+        )
+        self.channel.tell("hello", {"spool": self.spool_id})
+
+    # ---- configurations
+
+    async def swap(self, payload: Any) -> dict[str, str]:
+        """A configuration, the first or another. Refused: it cannot be used, and the old one stays."""
+        swap = msgspec.convert(payload, Swap)
+        config = msgspec.msgpack.decode(swap.config, type=EngineConfig)
+        sockets = {info: socket.socket(fileno=fd) for info, fd in zip(swap.added, swap.fds, strict=True)}
+        try:
+            contexts = _contexts(config, swap.certificates)
+            if not self._is_begun:
+                await self._begin(config, contexts, swap)
+            else:
+                await self._change(config, contexts, swap)
+        except (BadPair, OSError) as error:
+            for bound in sockets.values():
+                bound.close()
+            raise Refused(str(error)) from error
+        for info, bound in sockets.items():
+            await self._listen(info, bound, config)
+        for info in swap.removed:
+            listening = self.listeners.pop(info, None)
+            if listening is not None:
+                self._spawn(listening.drain(30.0))
+                self.events.listener_closed(info.listener, f"{info.host}:{info.port}")
+        if not self._is_begun:
+            self._is_begun = True
+            gc.collect()
+            gc.freeze()  # what is made at the start stays: no collection looks at it again
+            self.channel.tell("ready", {})
+        return {"revision": swap.revision}
+
+    async def _begin(self, config: EngineConfig, contexts: dict[str, ssl.SSLContext], swap: Swap) -> None:
+        """The parts, in the order of a message's trip."""
+        self.contexts, self.secrets = contexts, swap.secrets
+        events = self.events
+        self.resolution = assemble(config, rng=random.random)
+        maildirs = MaildirDelivery(config.mail_root, config.hostname)
+        self.callout = Callout(self._ask_line, self._route_of_domain, monotonic=time.monotonic)
+        admission = Admission(config, callout=self.callout, is_own=is_local_address)
+        mta = self.mta = flow.Mta(config, admission=admission, backlog=Backlog(), events=events, maildirs=maildirs)
+        mta.spool = Spool(
+            config.spool,
+            worker_id=self.spool_id,
+            loop=self.loop,
+            liveness=FlockLiveness(),
+            on_live=lambda lives: flow.replayed(lives, mta),
+            on_event=self._spool_event,
+            on_gone=self._lane_gone,
+        )
+        mta.pool = Pool(
+            mta.backlog,
+            self.resolution.resolver,
+            connect=self._connect,
+            attempt=lambda takens, connection: flow.attempt(takens, connection, mta),  # type: ignore[arg-type]
+            failed=lambda takens, setback: flow.failed(takens, setback, mta),
+            watcher=events,
+            capacity=config.outbound_sessions,
+            clock=mta.clock,
+        )
+        self.gate = HouseGate(admission, mta.spool, lambda mail: flow.accept(mail, mta))
+        desk = Desk(mta, self.start.name)
+        self.channel.serve(desk.handlers())
+        await mta.spool.start()
+        mta.pool.start()
+        self._spawn(self._watch())
+
+    async def _change(self, config: EngineConfig, contexts: dict[str, ssl.SSLContext], swap: Swap) -> None:
+        """Another configuration, in one turn of the loop. Queued mail finds its new way at its next try."""
+        mta = self.mta
+        admission = Admission(config, callout=self.callout, is_own=is_local_address)
+        if config.resolver != mta.config.resolver or config.hostname != mta.config.hostname:
+            self.resolution = assemble(config, rng=random.random)
+            mta.pool.resolver = self.resolution.resolver
+        self.contexts, self.secrets = contexts, swap.secrets
+        mta.config, mta.admission, self.gate.admission = config, admission, admission
+        mta.generation += 1
+        mta.maildirs.root, mta.maildirs.hostname = config.mail_root, config.hostname
+        mta.pool.capacity = config.outbound_sessions
+        self.callout.forget()
+        self.events.set_level(config.log_level)
+        for info, listening in self.listeners.items():
+            listener = _listener(config, info)
+            if listener is not None:
+                listening.swap(listener, config.hostname, self.gate)
+        await flow.reroute(mta)
+
+    async def _listen(self, info: SocketInfo, bound: socket.socket, config: EngineConfig) -> None:
+        listener = _listener(config, info)
+        if listener is None:
+            bound.close()
+            return
+        kind: type[Any] = NativeListener
+        if listener.implementation == "aiosmtpd":
+            from posthof_pod.listen.aiosmtpd import AiosmtpdListener
+
+            kind = AiosmtpdListener
+        listening = kind(
+            listener,
+            config.hostname,
+            self.gate,
+            contexts=lambda: self.contexts.get(info.listener),
+            watch=self.events,
+            blob_threshold=config.spool.blob_threshold,
+        )
+        self.listeners[info] = listening
+        await listening.start(bound)
+
+    # ---- what the parts ask of the outside
+
+    async def _connect(self, host: Host, destination: Destination) -> Connection:
+        config = self.mta.config
+        connection = await Connection.open(
+            host,
+            destination,
+            hostname=config.hostname,
+            timeouts=config.timeouts,
+            tls=self._client_tls,
+            auth=self._credentials(destination),
+        )
+        if connection.tls_failure:
+            self.events.tls_fallback(connection.peer, connection.tls_failure)
+        return connection
+
+    def _credentials(self, destination: Destination) -> Credentials | None:
+        username, password = destination.username, destination.password
+        if username is None or password is None:
+            return None
+        secrets = self.secrets
+        return Credentials(
+            secrets.get(f"{username.name}/{username.key}", b""), secrets.get(f"{password.name}/{password.key}", b"")
+        )
+
+    async def _ask_line(self, destination: Destination) -> Connection:
+        """A session for a callout: the first host that answers."""
+        route = await self.resolution.resolver.route(destination, self.mta.clock())
+        error: Exception = OSError("no host")
+        for host in route.hosts:
+            try:
+                return await self._connect(host, destination)
+            except Exception as failed:  # the next host may answer; the last one's words are told
+                error = failed
+        raise error
+
+    def _route_of_domain(self, domain: str) -> Destination | None:
+        return self.mta.admission.routes.of_domain(domain)
+
+    # ---- what the spool tells
+
+    def _lane_gone(self, refs: list[int]) -> set[int]:
+        """A lane goes to a peer: forget its messages. Returns those that are in a session right now."""
+        backlog = self.mta.backlog
+        busy = set()
+        for ref in refs:
+            if backlog.forget((ref,)):
+                busy.add(ref)
+        return busy
+
+    def _spool_event(self, name: str, /, **fields: object) -> None:
+        events = self.events
+        if name == "fenced":
+            events.spool_fenced(f"fenced: {_words(fields)}")
+            self._end(FENCED)
+        elif name == "adopted":
+            events.lane_adopted(
+                str(fields.get("lane")),
+                str(fields.get("owner", "")),
+                int(str(fields.get("messages", 0))),
+                float(str(fields.get("seconds", 0.0))),
+            )
+        elif name in ("damaged", "unreadable", "set_aside", "torn"):
+            events.spool_damaged(f"{fields.get('lane', '')}/{fields.get('segment', '')}", f"{name}: {_words(fields)}")
+        elif name == "segment_given_up":
+            events.segment_given_up(f"{fields.get('lane')}/{fields.get('segment')}", str(fields.get("error")))
+        elif name == "full":
+            events.spool_full(int(str(fields.get("free", 0))), _words(fields))
+        elif name == "room_again":
+            events.spool_has_room(int(str(fields.get("free", 0))))
+        else:
+            events.warned(f"spool: {name} {_words(fields)}")
+
+    # ---- what the supervisor asks
+
+    async def stats(self, payload: Any) -> dict[str, int | float]:
+        """One flat dict for the exporter (observe/metrics.py)."""
+        stats = dict(self.events.stats())
+        if not self._is_begun:
+            return stats
+        counts = self.mta.backlog.totals()
+        now = self.mta.clock()
+        oldest = now - counts.oldest_ready if counts.oldest_ready != flow.FOREVER else 0.0
+        stats.update(
+            {
+                'posthof_queue_recipients{state="ready"}': counts.ready,
+                'posthof_queue_recipients{state="deferred"}': counts.deferred,
+                'posthof_queue_recipients{state="held"}': counts.held,
+                'posthof_queue_recipients{state="sending"}': counts.taken,
+                "posthof_queue_oldest_ready_seconds": max(0.0, oldest),
+                "posthof_queue_messages": self.mta.spool.live,
+                "posthof_outbound_sessions": self.mta.pool.open_sessions,
+                "posthof_inbound_sessions": sum(one.sessions for one in self.listeners.values()),
+            }
+        )
+        spool = self.mta.spool.stats()
+        duplicates = "posthof_possible_duplicates_total"
+        stats[duplicates] = stats.get(duplicates, 0) + spool.pop("possible_duplicates", 0)
+        for name, value in spool.items():
+            stats[f"posthof_spool_{name}"] = value
+        return stats
+
+    async def adopt(self, payload: Any) -> None:
+        """A worker was reaped: take over its lanes at once."""
+        if self._is_begun and not self._is_stopping:
+            await self.mta.spool.adopt_now()
+
+    async def reopen(self, payload: Any) -> None:
+        self.events.reopen()
+
+    async def stop(self, payload: Any) -> None:
+        """Listen no more; then drain and end. Answered once nothing listens."""
+        seconds = float(payload["seconds"])
+        if not self._is_stopping:
+            self._is_stopping = True
+            self._spawn(self._drain(seconds))
+        await asyncio.sleep(0)
+
+    def _orphaned(self) -> None:
+        """The supervisor is gone."""
+        if not self._is_stopping:
+            self._is_stopping = True
+            self.events.stopping("the supervisor is gone")
+            self._spawn(self._drain(10.0))
+
+    async def _drain(self, seconds: float) -> None:
+        """421 to new sessions, end what runs, sync, free the lanes, leave."""
+        begun = time.monotonic()
+        if self._is_begun:
+            grace = max(seconds * 0.4, 0.2)
+            await asyncio.gather(*(one.drain(grace) for one in self.listeners.values()))
+            await self.callout.stop()
+            await self.mta.pool.drain(max(seconds - (time.monotonic() - begun) - 1.0, 0.5))
+            await self.mta.spool.stop()
+            await self.mta.maildirs.close()
+        self.events.stopped(time.monotonic() - begun)
+        self._end(0)
+
+    # ---- the process
+
+    def _end(self, status: int) -> None:
+        if not self.ended.done():
+            self.ended.set_result(status)
+
+    async def _watch(self) -> None:
+        """Once a second: how late is the oldest ready mail? The spool shares its backlog by that."""
+        while not self._is_stopping:
+            oldest = self.mta.backlog.totals().oldest_ready
+            self.mta.spool.note_late(max(0.0, self.mta.clock() - oldest) if oldest != flow.FOREVER else 0.0)
+            await asyncio.sleep(LATE_EVERY)
+
+    def _spawn(self, work: Any) -> None:
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[object]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.events.internal_error("worker", error)
+            if self._is_stopping:
+                self._end(FENCED)
+
+
+def _contexts(config: EngineConfig, certificates: Mapping[str, tuple[bytes, bytes]]) -> dict[str, ssl.SSLContext]:
+    """A context for each listener that has certificates. BadPair: one cannot be used."""
+    contexts: dict[str, ssl.SSLContext] = {}
+    for listener in config.listeners:
+        served = [
+            ServedCertificate(config.certificates[name].dns_names, (Pair(*certificates[name]),))
+            for name in listener.certificates
+            if name in certificates
+        ]
+        if served:
+            contexts[listener.name] = server_context(served)
+    return contexts
+
+
+def _listener(config: EngineConfig, info: SocketInfo) -> Listener | None:
+    return next((one for one in config.listeners if one.name == info.listener), None)
+
+
+def _words(fields: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in fields.items())
+
+
+async def serve(start: WorkerStart) -> int:
+    """Run until the supervisor says stop, or goes away, or this worker is fenced. The exit status."""
+    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)  # the supervisor's, which passes them on as words
+    worker = Worker(start)
+    status = await worker.ended
+    worker.events.close()
+    sys.stdout.flush()
+    return status

@@ -1,0 +1,442 @@
+"""THE STORY: what happens to a message, in order. `accept` is the way in, `attempt` the way out.
+
+Rules of this file
+- What is called here is one verb a line; how it is done stands in the rooms (docs/flow.md names them).
+- Nothing is promised before `commit` returns. Nothing leaves without its permit. Every recipient of a try leaves with
+  an Outcome, and every Outcome is given to the spool before the schedule forgets it.
+- No task, timer or log call per message: these functions run inside a session that exists already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from posthof_crds.engine import EngineConfig
+from posthof_pod import fields, plan
+from posthof_pod.admit.judge import NOWHERE, Admission, Share
+from posthof_pod.bounce.report import reports
+from posthof_pod.deliver.connection import Connection, Outgoing
+from posthof_pod.deliver.maildir import MaildirDelivery
+from posthof_pod.deliver.pool import Pool
+from posthof_pod.deliver.site import Setback
+from posthof_pod.model import Destination, Envelope, Outcome, Reason, Settlement, Status, Taken
+from posthof_pod.observe.events import Events
+from posthof_pod.replies import Failure, Reply
+from posthof_pod.schedule.backlog import Backlog, State
+from posthof_pod.schedule.line import Line
+from posthof_pod.smtp.gate import Incoming
+from posthof_pod.spool.blob import Blob
+from posthof_pod.spool.cache import Live, Stored
+from posthof_pod.spool.lane import Gone
+from posthof_pod.spool.record import Damaged
+from posthof_pod.spool.store import Spool
+
+FOREVER = float("inf")
+EAGER = 500  # a destination with more ready than this: what comes gets its `try` record when its turn comes
+
+
+class Mta:
+    """The parts of one worker, as the story needs them. app.py builds it; config and admission are swapped whole."""
+
+    __slots__ = (
+        "admission",
+        "backlog",
+        "clock",
+        "config",
+        "events",
+        "generation",
+        "maildirs",
+        "pool",
+        "random",
+        "spool",
+    )
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        *,
+        admission: Admission,
+        backlog: Backlog,
+        events: Events,
+        maildirs: MaildirDelivery,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.config = config
+        self.admission = admission
+        self.backlog = backlog
+        self.events = events
+        self.maildirs = maildirs
+        self.clock = clock
+        self.random = random.random
+        self.generation = 0  # configurations swapped in since the start: queued mail may have another way now
+        self.pool: Pool  # app.py sets it: it calls `attempt` and `failed`
+        self.spool: Spool  # app.py sets it: it calls `replayed`
+
+
+# ---- the way in ---------------------------------------------------------------------------------------------------
+
+
+async def accept(mail: Incoming, mta: Mta) -> Reply:
+    """From the last dot to 250. Nothing is promised before `commit` returns."""
+    admission = mta.admission
+    verdict = await admission.judge(mail)
+    if verdict.refusal is not None:
+        return _let_go(mail, verdict.refusal)
+    body = mail.body
+    assert isinstance(body, bytes | Blob), "the gate gives out the spool's blobs"
+    queue_id = mta.spool.next_id() if isinstance(body, bytes) else body.id
+    envelope, trace = admission.stamp(mail, verdict, queue_id, mta.clock())
+    if verdict.discarded:
+        gone = msgspec.structs.replace(envelope, recipients=verdict.discarded)
+        mta.events.discarded(gone, range(len(verdict.discarded)), verdict.discarded[0].rule)
+        if not envelope.recipients:
+            return _let_go(mail, Reply(250, "2.0.0", f"queued as {queue_id}"))
+    shares = admission.shares(envelope, verdict.held)
+    at_once = all(_is_eager(share, mta) for share in shares)
+    stored = await mta.spool.commit(envelope, trace, body, at_once=at_once)
+    mta.events.accepted(envelope, tls=mail.session.tls, listener=mail.session.listener)
+    enqueue(stored.ref, envelope, shares, mta, is_tried=at_once)
+    return Reply(250, "2.0.0", f"queued as {queue_id}")
+
+
+def enqueue(ref: int, envelope: Envelope, shares: Sequence[Share], mta: Mta, *, is_tried: bool) -> None:
+    """A message that is on stable storage joins the schedule."""
+    now = mta.clock()
+    for destination, recipients, is_held in shares:
+        mta.backlog.add(
+            ref,
+            recipients,
+            destination,
+            now=now,
+            due=FOREVER if is_held else 0.0,
+            arrived=envelope.arrived,
+            sender=envelope.sender,
+            is_tried=is_tried,
+            reason=Reason.POLICY_HOLD if is_held else Reason.RECEIVED,
+        )
+        if is_held:
+            mta.events.held(envelope, recipients, Reason.POLICY_HOLD, envelope.recipients[recipients[0]].rule)
+    mta.pool.kick()
+
+
+def replayed(lives: Sequence[Live], mta: Mta) -> None:
+    """Messages read back at start or taken over: they go on where their last settlement left them."""
+    now = mta.clock()
+    admission, add = mta.admission, mta.backlog.add
+    for ref, envelope, waiting, _ in lives:
+        groups: dict[tuple[Destination, float, int, bool], list[int]] = {}
+        for held in waiting:
+            destination = admission.destination(envelope, envelope.recipients[held.recipient])
+            groups.setdefault((destination, held.due, held.attempts, held.notified), []).append(held.recipient)
+        for (destination, due, attempts, notified), recipients in groups.items():
+            add(
+                ref,
+                tuple(recipients),
+                destination,
+                now=now,
+                due=due,
+                attempts=attempts,
+                arrived=envelope.arrived,
+                sender=envelope.sender,
+                notified=notified,
+                reason=Reason.REPLAYED,
+            )
+    mta.pool.kick()
+
+
+def _is_eager(share: Share, mta: Mta) -> bool:
+    """Whether the first attempt will follow the commit directly: the accept then stands for the `try` as well."""
+    if share.is_held:
+        return False
+    line = mta.backlog.find_line(share.destination.key)
+    return line is None or (line.ready < EAGER and not line.deferred)
+
+
+def _let_go(mail: Incoming, reply: Reply) -> Reply:
+    """The content is not kept."""
+    if not isinstance(mail.body, bytes):
+        mail.body.abort()
+    return reply
+
+
+# ---- the way out --------------------------------------------------------------------------------------------------
+
+
+class Load(NamedTuple):
+    """A unit with what it takes to try it."""
+
+    taken: Taken
+    stored: Stored
+    outgoing: Outgoing
+
+
+async def attempt(due: list[Taken], connection: Connection | None, mta: Mta) -> bool:
+    """Try some messages at one destination, in order. True: the session may go on.
+
+    Every unit ends here: done, put off with a reason, or given back untried.
+    """
+    loads = await _load(due, mta)
+    if connection is None:
+        await asyncio.gather(*(_drop(load, mta) for load in loads))
+        return True
+    for n, load in enumerate(loads):
+        if not connection.is_usable:
+            for rest in loads[n:]:
+                mta.backlog.give_back(rest.taken.unit)
+            return False
+        following = loads[n + 1].outgoing if n + 1 < len(loads) else None
+        outcomes = await connection.send(load.outgoing, following)
+        await conclude(load.taken, load.stored.envelope, outcomes, mta, tls=connection.tls)
+    return connection.is_usable
+
+
+async def failed(due: list[Taken], setback: Setback, mta: Mta) -> None:
+    """No session came about: the try ends for all of them with the same words."""
+    status = Status.FAILED if setback.is_permanent else Status.DEFERRED
+    for taken in due:
+        envelope = await _envelope(taken, mta)
+        if envelope is None or _has_moved(taken, envelope, mta):
+            continue
+        outcomes = [
+            Outcome(n, status, setback.reason, setback.code, setback.enhanced, setback.reply, setback.host)
+            for n in taken.recipients
+        ]
+        await conclude(taken, envelope, outcomes, mta)
+
+
+async def conclude(taken: Taken, envelope: Envelope, outcomes: list[Outcome], mta: Mta, *, tls: str = "") -> None:
+    """A try has ended: settle it in the spool, with the report it causes, then in the schedule."""
+    now = mta.clock()
+    result = plan.settle(taken, envelope, outcomes, now=now, retry=taken.destination.retry, jitter=mta.random())
+    settlement = result.settlement
+    if settlement is plan.DONE_FIRST and outcomes[0].status <= Status.RELAYED and not envelope.recipients[0].notify:
+        mta.spool.settle(taken.ref, settlement)
+        mta.backlog.done(taken.unit)
+    else:
+        await _settle_with_report(taken, envelope, result, now, mta)
+    due = settlement.waiting[0].due if settlement.waiting else 0.0
+    mta.events.outcomes(envelope, result.outcomes, due=due, attempts=taken.attempts + 1, tls=tls)
+
+
+async def reroute(mta: Mta) -> None:
+    """A configuration was swapped in: what waits on another way than before goes there. In slices."""
+    moved = {line.destination.key for line in mta.backlog.lines() if await _is_stale(line, mta)}
+    for n, row in enumerate(mta.backlog.rows() if moved else ()):
+        if n % 200 == 199:
+            await asyncio.sleep(0)
+        if row.destination.key not in moved or row.state is State.TAKEN:
+            continue
+        try:
+            envelope = await mta.spool.envelope(row.ref)
+        except (Damaged, Gone):
+            continue  # found out, and told, at its next try
+        destination = mta.admission.destination(envelope, envelope.recipients[row.recipients[0]])
+        if destination.key != row.destination.key:
+            mta.backlog.move(row.unit, destination, mta.clock())
+    mta.pool.kick()
+
+
+async def _is_stale(line: Line, mta: Mta) -> bool:
+    """Whether mail that waits in this line would go another way now: its first unit is asked."""
+    row = next(mta.backlog.rows(line=line), None)
+    if row is None:
+        return False
+    try:
+        envelope = await mta.spool.envelope(row.ref)
+    except (Damaged, Gone):
+        return True
+    destination = mta.admission.destination(envelope, envelope.recipients[row.recipients[0]])
+    mta.backlog.line(destination)  # the same key with new hosts: the newest value counts
+    return destination.key != row.destination.key
+
+
+# ---- parts of the way out -----------------------------------------------------------------------------------------
+
+
+async def _load(due: list[Taken], mta: Mta) -> list[Load]:
+    """Contents and permits. What cannot be tried (damaged, rerouted, gone) is dealt with and left out."""
+    loads: list[Load] = []
+    untried = [taken.ref for taken in due if not taken.is_tried]
+    mark = mta.spool.tried(untried) if untried else None
+    for taken in due:
+        stored = await _read(taken, mta)
+        if stored is not None and not _has_moved(taken, stored.envelope, mta):
+            permit = _permit(taken, mta, None if taken.is_tried else mark)
+            outgoing = Outgoing(stored.envelope, taken.recipients, stored.trace, stored.body, permit)
+            loads.append(Load(taken, stored, outgoing))
+    return loads
+
+
+async def _read(taken: Taken, mta: Mta) -> Stored | None:
+    """The message, from memory or from the volume. None: damaged or gone, and the unit has ended."""
+    try:
+        stored = mta.spool.read(taken.ref)
+        return stored if isinstance(stored, Stored) else await stored
+    except (Damaged, Gone) as error:
+        _set_aside(taken, error, mta)
+    return None
+
+
+async def _envelope(taken: Taken, mta: Mta) -> Envelope | None:
+    try:
+        return await mta.spool.envelope(taken.ref)
+    except (Damaged, Gone) as error:
+        _set_aside(taken, error, mta)
+    return None
+
+
+def _set_aside(taken: Taken, error: Damaged | Gone, mta: Mta) -> None:
+    """Damaged mail is held for a person to look at; what went to another worker is that worker's."""
+    if isinstance(error, Gone):
+        mta.backlog.done(taken.unit)
+        return
+    mta.events.spool_damaged(error.where, error.what)
+    mta.backlog.defer(taken.unit, FOREVER, taken.attempts, taken.notified, reason=Reason.SPOOL_DAMAGED)
+
+
+def _has_moved(taken: Taken, envelope: Envelope, mta: Mta) -> bool:
+    """A configuration swapped in meanwhile may send this mail another way: then it queues there."""
+    if not mta.generation and taken.destination is not NOWHERE:
+        return False
+    destination = mta.admission.destination(envelope, envelope.recipients[taken.recipients[0]])
+    if destination.key == taken.destination.key:
+        return False
+    mta.backlog.move(taken.unit, destination, mta.clock())
+    mta.pool.kick()
+    return True
+
+
+def _permit(taken: Taken, mta: Mta, mark: Awaitable[None] | None) -> Callable[[], bool | Awaitable[bool]]:
+    """Asked just before the dot (spool.md): the id is marked as tried, the last look is young, the unit ours."""
+    spool, backlog, unit, ref, recipients = mta.spool, mta.backlog, taken.unit, taken.ref, taken.recipients
+
+    def permit() -> bool | Awaitable[bool]:
+        if not backlog.is_wanted(unit):
+            return False
+        if mark is None and spool.may_dot(ref, recipients):
+            return True
+        return later()
+
+    async def later() -> bool:
+        if mark is not None:
+            try:
+                await mark
+            except Failure:
+                return False
+        if spool.may_dot(ref, recipients):
+            return backlog.is_wanted(unit)
+        await spool.look()
+        return spool.may_dot(ref, recipients) and backlog.is_wanted(unit)
+
+    return permit
+
+
+async def _drop(load: Load, mta: Mta) -> None:
+    """Into a Maildir of ours."""
+    taken, stored, outgoing = load
+    domain = mta.config.domains.get(taken.destination.name)
+    if domain is None:
+        text = "no RelayPolicy and no MailDomain says where this recipient goes"
+        outcomes = [Outcome(n, Status.DEFERRED, Reason.NO_ROUTE, 0, "4.4.0", text) for n in taken.recipients]
+    elif not await _ask(outgoing.permit):
+        mta.backlog.give_back(taken.unit)
+        return
+    else:
+        outcomes = await mta.maildirs.deliver(
+            stored.envelope, taken.recipients, stored.trace, stored.body, domain, is_repeat=not taken.is_tried
+        )
+    await conclude(taken, stored.envelope, outcomes, mta)
+
+
+async def _ask(permit: Callable[[], bool | Awaitable[bool]]) -> bool:
+    answer = permit()
+    return answer if isinstance(answer, bool) else await answer
+
+
+async def _settle_with_report(taken: Taken, envelope: Envelope, result: plan.Plan, now: float, mta: Mta) -> None:
+    """Anything but the usual end: some wait, some failed, somebody is told."""
+    settlement = result.settlement
+    report = await _report(taken, envelope, result, now, mta)
+    committed = mta.spool.settle(taken.ref, settlement, report)
+    if committed is not None and report is not None:
+        made = report[0]
+        about = "delay" if result.delayed and not settlement.done else "report"
+        mta.events.report_made(made, about, envelope.id)
+        committed.add_done_callback(lambda done: _follow_report(done, mta))
+    _requeue(taken, envelope, settlement, mta)
+
+
+def _requeue(taken: Taken, envelope: Envelope, settlement: Settlement, mta: Mta) -> None:
+    """What waits goes back into the schedule: usually one group, with one time."""
+    groups: dict[tuple[float, int, bool], list[int]] = {}
+    for held in settlement.waiting:
+        groups.setdefault((held.due, held.attempts, held.notified), []).append(held.recipient)
+    if not groups:
+        mta.backlog.done(taken.unit)
+        return
+    reason = Reason(settlement.reason)
+    (due, attempts, notified), recipients = next(iter(groups.items()))
+    mta.backlog.defer(taken.unit, due, attempts, notified, recipients=tuple(recipients), reason=reason)
+    for (due, attempts, notified), recipients in list(groups.items())[1:]:
+        mta.backlog.add(
+            taken.ref,
+            tuple(recipients),
+            taken.destination,
+            now=mta.clock(),
+            due=due,
+            attempts=attempts,
+            arrived=envelope.arrived,
+            sender=envelope.sender,
+            notified=notified,
+            reason=reason,
+        )
+
+
+async def _report(
+    taken: Taken, envelope: Envelope, result: plan.Plan, now: float, mta: Mta
+) -> tuple[Envelope, bytes, bytes] | None:
+    """The report this try causes. Reads the message again only where somebody may be told."""
+    is_silent = all(o.status in _SILENT and not envelope.recipients[o.recipient].notify for o in result.outcomes)
+    if is_silent and not result.delayed:
+        return None
+    trace, content, is_whole = b"", b"", False
+    try:
+        stored = mta.spool.read(taken.ref)
+        stored = stored if isinstance(stored, Stored) else await stored
+        trace, body = stored.trace, stored.body
+        if isinstance(body, bytes):
+            content, is_whole = body, True
+        else:
+            content = await body.head(fields.LIMIT)
+    except Damaged as error:  # the sender is told all the same, without the message
+        mta.events.spool_damaged(error.where, error.what, envelope.id)
+    made = reports(
+        envelope,
+        result.outcomes,
+        result.delayed,
+        trace=trace,
+        content=content,
+        is_whole=is_whole,
+        config=mta.config,
+        retry=taken.destination.retry,
+        now=now,
+        new_id=lambda: mta.spool.next_id(taken.ref),
+    )
+    return None if made is None else (made.envelope, made.trace, made.body)
+
+
+def _follow_report(done: asyncio.Future[Stored], mta: Mta) -> None:
+    """A report is on stable storage, inside the settle that caused it: it goes its own way."""
+    if done.cancelled() or done.exception() is not None:
+        return  # the settle is written again in a new segment, and the spool tells of the report then
+    stored = done.result()
+    enqueue(stored.ref, stored.envelope, mta.admission.shares(stored.envelope), mta, is_tried=True)
+
+
+_SILENT = frozenset({Status.DELIVERED, Status.RELAYED, Status.DEFERRED, Status.UNCERTAIN, Status.HELD})
