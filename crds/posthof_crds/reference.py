@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from posthof_crds import core, fields, patterns
+from posthof_crds import bounds, core, fields, mailboxes, patterns
 from posthof_crds.load import KINDS
 from posthof_crds.mistakes import bare, words
 from posthof_crds.units import duration_text, size_text
@@ -69,11 +69,10 @@ def _index() -> str:
             "|---|---|---|",
             *rows,
             "",
-            "Durations are written `30s`, `5m`, `1h30m`, `5d`; sizes in bytes or as `64Ki`, `35Mi`, `2Gi`. A field that",
-            "is not listed is an error. Address patterns know one wildcard, `*`:",
+            "Durations are written `30s`, `5m`, `1h30m`, `5d`; sizes in bytes or as `64Ki`, `35Mi`, `2Gi`. A field",
+            "that is not listed is an error. Address patterns know one wildcard, `*`:",
             "",
             *_after(patterns, 2),
-            "",
         ]
     )
 
