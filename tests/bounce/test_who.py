@@ -158,12 +158,12 @@ def test_a_lost_bounce_to_the_very_address_for_them_ends_there(recipient: Recipi
 
 
 def test_double_bounces_go_where_the_configuration_says_else_to_the_first_domain_with_mailboxes():
-    relay = Domain(name="a", domain="a.test", mode=InboundMode.RELAY)
+    alias = Domain(name="a", domain="a.test", mode=InboundMode.ALIAS)
     maildir = Domain(name="b", domain="b.test", mode=InboundMode.MAILDIR)
     lmtp = Domain(name="c", domain="c.test", mode=InboundMode.LMTP)
-    assert who.double_bounce_address(config(lmtp, maildir, relay)) == "postmaster@b.test"
-    assert who.double_bounce_address(config(relay, double_bounce_to="ops@x.test")) == "ops@x.test"
-    assert who.double_bounce_address(config(relay)) == ""
+    assert who.double_bounce_address(config(lmtp, maildir, alias)) == "postmaster@b.test"
+    assert who.double_bounce_address(config(alias, double_bounce_to="ops@x.test")) == "ops@x.test"
+    assert who.double_bounce_address(config(alias)) == ""
 
 
 # ---------------------------------------------------------------- expanded

@@ -24,14 +24,13 @@ import enum
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from posthof_crds.engine import EngineConfig, InboundMode
+from posthof_crds.engine import EngineConfig
+from posthof_crds.mailboxes import MAILBOX_MODES
 from posthof_pod import fields
 from posthof_pod.model import Envelope, Notify, Origin, Outcome, Reason, Status
 
 DOUBLE = "double-bounce."
 """How the left side of the Message-ID of a double bounce begins. Only reports made here have Origin.REPORT too."""
-
-_HAS_MAILBOXES = frozenset({InboundMode.MAILDIR, InboundMode.LMTP})
 
 
 class Action(enum.StrEnum):
@@ -160,7 +159,5 @@ def double_bounce_address(config: EngineConfig) -> str:
     """As configured, else postmaster at the first domain (by name) that has mailboxes, else nowhere: ""."""
     if config.double_bounce_to:
         return config.double_bounce_to
-    for domain in sorted(config.domains):
-        if config.domains[domain].mode in _HAS_MAILBOXES:
-            return f"postmaster@{domain}"
-    return ""
+    having = sorted((d.name, d.domain) for d in config.domains.values() if d.mode in MAILBOX_MODES)
+    return f"postmaster@{having[0][1]}" if having else ""
