@@ -5,7 +5,8 @@ Rules
   exactly the bytes it decoded to before (line ends included).
 - The walk follows MIME (RFC 2045, 2046): multiparts are split at their boundary, message/rfc822 is converted inside,
   and neither is ever encoded as a whole (RFC 2045 6.4). Text becomes quoted-printable, or base64 where that is
-  shorter; other types and everything with NUL or a bare CR or LF become base64.
+  shorter; other types and everything with NUL or a bare CR or LF become base64 (the fields of a delivery-status only
+  get CRLFs).
 - Header fields keep their text: raw 8-bit bytes in a header stay (nobody knows their charset), a bare LF there
   becomes CRLF, a NUL or a bare CR there cannot be sent at all.
 - A signed content (multipart/signed, a DKIM-Signature) is changed only if the caller says so: its signature is lost.
@@ -215,6 +216,8 @@ class _Conversion:
             return _joined(_with_composite_encoding(fields, entity, made), made)
         elif kind == "message/partial":
             raise Unconvertible("a message/partial may not be encoded (RFC 2046 5.2.2)")
+        elif kind.startswith("message/") and is_fit(lines := _crlf(body), self._need):
+            return _joined(fields, lines)  # a delivery-status and its like: fields, which no encoding may hide
         encoding, made = self._leaf(entity, kind, is_at_end=is_at_end)
         fields = _with_encoding(fields, encoding)
         if is_message:
