@@ -197,7 +197,7 @@ class Setting:
     blob_threshold: int = 256 * 1024
     is_full: bool = False
     can_stream: bool = True
-    limits: dict[str, int] = field(default_factory=dict)
+    limits: dict[str, Any] = field(default_factory=dict)
 
     def listener(self, *, implementation: str = "native") -> Listener:
         return Listener(
@@ -522,8 +522,10 @@ class House:
             contexts=server_tls,
             watch=self.events,
             blob_threshold=setting.blob_threshold,
+            **({"tick": 0.05} if implementation == "native" else {}),
         )
         self.port = 0
+        self.clients: list[Client] = []
 
     async def __aenter__(self) -> House:
         sock = socket.socket()
@@ -533,11 +535,13 @@ class House:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        for client in self.clients:
+            client.writer.transport.abort()
         await self.listener.drain(2.0)
 
     async def connect(self, **extra: Any) -> Client:
         client = Client(*await asyncio.open_connection("127.0.0.1", self.port, **extra))
-        await asyncio.sleep(0)
+        self.clients.append(client)
         return client
 
 

@@ -29,7 +29,7 @@ from aiosmtpd.smtp import SMTP
 from posthof_crds.engine import Listener, TLSMode
 from posthof_pod.listen.networks import plain
 from posthof_pod.listen.reception import BACKLOG, SHUTDOWN, TIMED_OUT, Contexts, FrontDesk, Watch, cipher_of
-from posthof_pod.listen.steps import reply_for
+from posthof_pod.listen.steps import reply_for, run
 from posthof_pod.model import Body, Recipient
 from posthof_pod.replies import Reply
 from posthof_pod.smtp import grammar
@@ -112,12 +112,10 @@ class _TLSFirst(asyncio.Protocol):
 
     def __init__(self, house: AiosmtpdListener) -> None:
         self._house = house
-        self._handshake: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        wire = cast(asyncio.Transport, transport)
-        wire.pause_reading()  # what comes now is for the TLS layer
-        self._handshake = self._house.loop.create_task(self._shake_hands(wire))
+        """Begins the handshake before anything is read: what comes is for the TLS layer."""
+        run(self._shake_hands(cast(asyncio.Transport, transport)), _nothing_more, self._house.desk.failed)
 
     async def _shake_hands(self, transport: asyncio.Transport) -> None:
         house = self._house
@@ -133,6 +131,10 @@ class _TLSFirst(asyncio.Protocol):
             return
         if secure is not None:
             conversation.connection_made(secure)
+
+
+def _nothing_more(_: object) -> None:
+    """The conversation has begun, or the transport was aborted."""
 
 
 class _GuardedReader:

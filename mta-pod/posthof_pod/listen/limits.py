@@ -39,7 +39,7 @@ class Rate:
         self._follow(now)
         left = 1.0 - (now - self._begun) / self._period
         count = self._now.get(key, 0)
-        if count + self._before.get(key, 0) * left >= limit:
+        if count + self._before.get(key, 0) * left > limit - 1:
             return False
         if count or len(self._now) < self._clients:
             self._now[key] = count + 1

@@ -65,8 +65,10 @@ class NativeListener:
         contexts: Contexts,
         watch: Watch,
         blob_threshold: int = 256 * 1024,
+        tick: float = 1.0,
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
+        """`tick`: seconds, the precision of time-outs."""
         self.loop = loop or asyncio.get_running_loop()
         self.clock = self.loop.time
         self.desk = FrontDesk(
@@ -79,10 +81,11 @@ class NativeListener:
             clock=self.clock,
         )
         self.connections: set[Connection] = set()
-        self.wheel: Wheel[Connection] = Wheel(self.clock())
+        self.wheel: Wheel[Connection] = Wheel(self.clock(), tick)
+        self._tick = tick
         self.is_draining = False
         self._server: asyncio.AbstractServer | None = None
-        self._tick: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._emptied: asyncio.Future[None] | None = None
 
     @property
@@ -91,7 +94,7 @@ class NativeListener:
 
     async def start(self, sock: socket.socket) -> None:
         self._server = await self.loop.create_server(lambda: Connection(self), sock=sock, backlog=BACKLOG)
-        self._tick = self.loop.call_later(1.0, self._turn)
+        self._timer = self.loop.call_later(self._tick, self._turn)
 
     def swap(self, listener: Listener, hostname: str, gate: Gate) -> None:
         self.desk.swap(listener, hostname, gate)
@@ -105,8 +108,8 @@ class NativeListener:
         if self.connections:
             self._emptied = self.loop.create_future()
             await asyncio.wait([self._emptied], timeout=grace)
-        if self._tick is not None:
-            self._tick.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         for connection in list(self.connections):
             connection.abort("shutdown")
 
@@ -116,8 +119,8 @@ class NativeListener:
             self._emptied.set_result(None)
 
     def _turn(self) -> None:
-        """Once a second: who was silent for too long?"""
-        self._tick = self.loop.call_later(1.0, self._turn)
+        """Once a tick: who was silent for too long?"""
+        self._timer = self.loop.call_later(self._tick, self._turn)
         now = self.clock()
         for connection in self.wheel.turn(now):
             connection.look(now)
@@ -403,8 +406,9 @@ class Connection(asyncio.Protocol):
 
     def _part_with(self, dialogue: Dialogue) -> None:
         """The last reply is written. After QUIT the client expects no more; else it may still be sending, and a
-        plain close would make the kernel reset the connection before the reply is read."""
-        if dialogue.has_quit:
+        plain close would make the kernel reset the connection before the reply is read. A stop does not wait for
+        clients that stay."""
+        if dialogue.has_quit or self._house.is_draining:
             self._phase = _LINGER
             self._transport.close()
         else:
