@@ -405,7 +405,9 @@ def test_every_sample_comes_back_byte_for_byte(name: str):
     assert raw_part(made.body, 2) == TRACE + content
     headers_only = make(mail(ret="HDRS", size=len(content)), content=content)
     returned = cast(list[Message], email.message_from_bytes(headers_only.body).get_payload())[2]
-    assert cast(bytes, returned.get_payload(decode=True)).rstrip() == (TRACE + fields.block(content)).rstrip()
+    is_text = returned.get_content_type() == "text/rfc822-headers"
+    head = returned.get_payload(decode=True) if is_text else raw_part(headers_only.body, 2)
+    assert cast(bytes, head).rstrip() == (TRACE + fields.block(content)).rstrip()
 
 
 def test_the_boundary_is_in_no_part_even_if_the_message_knows_it():
