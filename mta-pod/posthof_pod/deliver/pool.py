@@ -122,14 +122,23 @@ class Pool:
             return
         self._is_kicked = True
         loop.call_soon(self._turn)
-        woken = self._backlog.woken
-        if woken and (target := self._targets.get(woken[-1])) is not None:
-            site = target.site
-            if site is not None and site.idle and not (target.is_resolving or site.is_failing):
-                now = self._clock()
-                if now < target.until:
-                    site.join(woken[-1])
-                    self._feed_idle(site, now)
+        if self._backlog.woken:
+            self._hand_over(self._backlog.woken)
+
+    def _hand_over(self, woken: list[Line]) -> None:
+        """The shortest way: the latest line to an idle session of its site, before the turn that does the rest."""
+        line = woken[-1]
+        target = self._targets.get(line)
+        if target is None or target.site is None or target.is_resolving:
+            return
+        site = target.site
+        if not site.idle or site.is_failing or (now := self._clock()) >= target.until:
+            return
+        site.join(line)
+        self._feed_idle(site, now)
+        if not line.ready:
+            woken.pop()
+            line.is_woken = False
 
     async def drain(self, patience: float) -> None:
         """Start nothing new and let what runs end, for `patience` seconds at most; then it is cancelled."""

@@ -139,7 +139,7 @@ class Backlog:
         flags = (_IS_TRIED if is_tried else 0) | (_IS_NOTIFIED if notified else 0)
         number = _RECEIVED if reason is Reason.RECEIVED else _NUMBERS[reason]
         first = NOBODY
-        for chunk in reversed(chunks):
+        for chunk in chunks:
             unit = self._slot()
             self._ref[unit] = ref
             self._arrived[unit] = now if arrived is None else arrived
@@ -152,7 +152,8 @@ class Backlog:
                 self._recipient[unit] = chunk[0]
             else:
                 self._set_recipients(unit, chunk)
-            first = unit
+            if first == NOBODY:
+                first = unit
             self._enlist(unit, ref)
             if due <= now:
                 self._make_ready(unit, line, now)
