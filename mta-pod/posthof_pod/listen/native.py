@@ -39,6 +39,7 @@ from posthof_pod.smtp.server import Dialogue, Gate, Request
 
 WAITING_MAX = 64 * 1024  # octets gathered during an answer before reading stops
 LINGER = 5.0  # seconds a client has to read its last reply
+HANDSHAKE_MAX = 60.0  # seconds for a TLS handshake
 LOOK_MAX = 10.0  # seconds between two looks at a session
 LINGER_MAX = 1024 * 1024  # octets thrown away meanwhile
 
@@ -281,7 +282,7 @@ class Connection(asyncio.Protocol):
         context = house.desk.contexts()
         if context is None:
             return "no certificate"
-        timeout = max(house.desk.clients.timeout, 1.0)
+        timeout = min(max(house.desk.clients.timeout, 1.0), HANDSHAKE_MAX)
         try:
             transport = await house.loop.start_tls(
                 self._transport, self, context, server_side=True, ssl_handshake_timeout=timeout
@@ -410,6 +411,7 @@ class Connection(asyncio.Protocol):
         clients that stay."""
         if dialogue.has_quit or self._house.is_draining:
             self._phase = _LINGER
+            self._heard = self._house.clock()
             self._transport.close()
         else:
             self._say_farewell(b"")

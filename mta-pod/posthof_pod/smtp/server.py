@@ -23,6 +23,7 @@ from typing import Any
 
 from posthof_pod.model import Body, Recipient
 from posthof_pod.replies import Failure, Reply
+from posthof_pod.smtp import answers as say
 from posthof_pod.smtp import grammar
 from posthof_pod.smtp.data import INTERNAL, BodySink, Content, DotReader, has_bare_newline, whole
 from posthof_pod.smtp.gate import Gate, Incoming, Reception, Session
@@ -79,43 +80,6 @@ _DROP_CHUNK = 3  # octets of a refused BDAT
 _DROP_LINE = 4  # the rest of an over-long command line
 
 _NOTHING, _WAIT, _START_TLS, _CLOSE = Request
-
-# The replies everyone gets, as octets.
-_SENDER_OK = b"250 2.1.0 Sender accepted\r\n"
-_RECIPIENT_OK = b"250 2.1.5 Recipient accepted\r\n"
-_SEND_DATA = b"354 End data with <CR><LF>.<CR><LF>\r\n"
-_RESET = b"250 2.0.0 Reset\r\n"
-_NOOP = b"250 2.0.0 OK\r\n"
-_BYE = b"221 2.0.0 Bye\r\n"
-_READY_FOR_TLS = b"220 2.0.0 Ready to start TLS\r\n"
-_VRFY = b"252 2.1.5 Cannot verify, but will take the message and try\r\n"
-_HELP = Reply(
-    214, "2.0.0", "Commands: EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY HELP STARTTLS QUIT\nSee RFC 5321"
-).encode()
-
-_EHLO_FIRST = Reply(503, "5.5.1", "Send EHLO first")
-_MAIL_FIRST = Reply(503, "5.5.1", "Send MAIL first")
-_RCPT_FIRST = Reply(503, "5.5.1", "Send RCPT first")
-_NESTED_MAIL = Reply(503, "5.5.1", "A transaction is open: finish it or send RSET")
-_NO_RECIPIENTS = Reply(554, "5.5.1", "No valid recipients")
-_AFTER_BDAT = Reply(503, "5.5.1", "The transaction has begun with BDAT")
-_BINARY_NEEDS_BDAT = Reply(503, "5.5.1", "BODY=BINARYMIME is sent with BDAT")
-_UNKNOWN = Reply(500, "5.5.1", "Command not recognised")
-_NOT_OFFERED = Reply(502, "5.5.1", "Command not offered")
-_BARE_LF = Reply(500, "5.5.2", "A command line ends with CRLF")
-_LINE_TOO_LONG = Reply(500, "5.5.6", "Command line too long")
-_NO_ARGUMENT = Reply(501, "5.5.4", "The command takes no argument")
-_NEEDS_ARGUMENT = Reply(501, "5.5.4", "The command needs an argument")
-_TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "Too many recipients")
-_IN_TLS = Reply(503, "5.5.1", "TLS is active already")
-_NO_XCLIENT = Reply(550, "5.7.0", "XCLIENT is not for you")
-_IN_TRANSACTION = Reply(503, "5.5.1", "Not during a transaction")
-_TOO_MANY_ERRORS = Reply(421, "4.7.0", "Too many errors")
-_TOO_MANY_COMMANDS = Reply(421, "4.7.0", "Too many commands in one session")
-_TOO_MANY_MESSAGES = Reply(421, "4.7.0", "Too many messages in one session")
-_NOT_SMTP = Reply(421, "4.7.0", "This is an SMTP server")
-_INJECTED = Reply(421, "4.7.0", "Nothing may follow STARTTLS before the handshake")
-_ABSURD = Reply(421, "4.3.4", "The message is far beyond the limit")
 
 _FOREIGN_VERBS = frozenset(
     b"GET POST PUT HEAD DELETE OPTIONS CONNECT PATCH TRACE PRI PROXY HTTP/1.1 HTTP/1.0 SSH-2.0 USER NICK".split()
@@ -254,7 +218,7 @@ class Dialogue:
         if request is _WAIT:
             self._rest = data
         elif request is _START_TLS and data:
-            self._leave(_INJECTED)
+            self._leave(say.INJECTED)
         else:
             self._rest = b""
         return self._take()
@@ -288,13 +252,13 @@ class Dialogue:
         elif self._rest and self.request is _START_TLS:  # in the packet of STARTTLS: RFC 3207, CVE-2011-0411
             self._rest = b""
             self._out.pop()
-            self._leave(_INJECTED)
+            self._leave(say.INJECTED)
 
     def _unfinished(self, data: bytes, at: int) -> None:
         """A command line without its end."""
         self._rest = data[at:]
         if data.startswith(b"\x16\x03", at):  # a TLS handshake where a command belongs
-            self._leave(_NOT_SMTP)
+            self._leave(say.NOT_SMTP)
         elif len(self._rest) >= self.terms.limits.command_line:
             line, self._rest = self._rest, b""
             self._state = _DROP_LINE
@@ -305,19 +269,19 @@ class Dialogue:
         self.commands += 1
         limits = self.terms.limits
         if limits.commands and self.commands > limits.commands:
-            self._leave(_TOO_MANY_COMMANDS)
+            self._leave(say.TOO_MANY_COMMANDS)
             return
         if len(line) >= limits.command_line:
-            self._refuse("", _LINE_TOO_LONG)
+            self._refuse("", say.LINE_TOO_LONG)
             return
         if line[-1:] != b"\r":
-            self._not_a_command(line, _BARE_LF)
+            self._not_a_command(line, say.BARE_LF)
             return
         line = line[:-1]
         verb, _, argument = line.partition(b" ")
         method = _VERBS.get(verb) or _VERBS.get(verb.upper())
         if method is None:
-            self._not_a_command(line, _UNKNOWN)
+            self._not_a_command(line, say.UNKNOWN)
             return
         try:
             method(self, line, argument)
@@ -333,7 +297,7 @@ class Dialogue:
         """What is plainly another protocol, or a message's header, ends the session; the rest gets `reply`."""
         verb = (line.split(None, 1) or [b""])[0].upper()
         if verb in _FOREIGN_VERBS or verb.endswith(b":") or line.startswith(b"\x16\x03"):
-            self._leave(_NOT_SMTP)
+            self._leave(say.NOT_SMTP)
             return
         try:
             grammar.command_text(line)
@@ -345,7 +309,7 @@ class Dialogue:
 
     def _refuse(self, verb: str, reply: Reply, *, sender: str | None = None, recipient: str | None = None) -> None:
         """A 4xx or 5xx: told to the log; a 5xx counts as an error, and too many end the session."""
-        self._out.append(_wire(reply))
+        self._out.append(say.octets(reply))
         self._reception.refused(self.session, verb, self._sender() if sender is None else sender, recipient, reply)
         if reply.code >= 500:
             self._count_error()
@@ -358,11 +322,11 @@ class Dialogue:
     def _count_error(self) -> None:
         self.errors += 1
         if self.errors >= self.terms.limits.errors > 0 and not self.request:
-            self._leave(_TOO_MANY_ERRORS)
+            self._leave(say.TOO_MANY_ERRORS)
 
     def _leave(self, reply: Reply) -> None:
         """The last reply of the session."""
-        self._out.append(_wire(reply))
+        self._out.append(say.octets(reply))
         self._reception.refused(self.session, "", self._sender(), None, reply)
         self._close()
 
@@ -404,17 +368,17 @@ class Dialogue:
         """RFC 5321 4.1.1.2."""
         session = self.session
         if not session.helo:
-            self._refuse("MAIL", _EHLO_FIRST)
+            self._refuse("MAIL", say.EHLO_FIRST)
             return
         if self._transaction is not None:
-            self._refuse("MAIL", _NESTED_MAIL)
+            self._refuse("MAIL", say.NESTED_MAIL)
             return
         reception = self._reception
         terms = self.terms = reception.terms  # between two messages: the newest configuration
         limits = terms.limits
         address, parameters = grammar.parse_mail(line)
         if limits.messages and self.messages >= limits.messages:
-            self._leave(_TOO_MANY_MESSAGES)
+            self._leave(say.TOO_MANY_MESSAGES)
             return
         if limits.message_size and parameters.size > limits.message_size:
             size = Reply(552, "5.3.4", f"The message exceeds the limit of {limits.message_size} octets")
@@ -428,7 +392,7 @@ class Dialogue:
         answer = reception.gate.sender(session, address, parameters)
         if answer is None:
             self._transaction = Transaction(address, parameters)
-            self._out.append(_SENDER_OK)
+            self._out.append(say.SENDER_OK)
         elif isinstance(answer, Reply):
             self._sender_answered(address, parameters, answer)
         else:
@@ -439,22 +403,22 @@ class Dialogue:
             self._refuse("MAIL", reply, sender=address)
             return
         self._transaction = Transaction(address, parameters)
-        self._out.append(_SENDER_OK if reply is None else _wire(reply))
+        self._out.append(say.SENDER_OK if reply is None else say.octets(reply))
 
     def _rcpt(self, line: bytes, argument: bytes) -> None:
         """RFC 5321 4.1.1.3."""
         transaction = self._transaction
         if transaction is None:
-            self._refuse("RCPT", _MAIL_FIRST)
+            self._refuse("RCPT", say.MAIL_FIRST)
             return
         if transaction.content is not None:
-            self._refuse("RCPT", _AFTER_BDAT)
+            self._refuse("RCPT", say.AFTER_BDAT)
             return
         address, parameters = grammar.parse_rcpt(line, smtputf8=transaction.parameters.smtputf8)
         if transaction.accepted >= self.terms.limits.recipients:
             transaction.overshoot += 1
             transaction.was_refused = True
-            self._refuse("RCPT", _TOO_MANY_RECIPIENTS, recipient=address)
+            self._refuse("RCPT", say.TOO_MANY_RECIPIENTS, recipient=address)
             if transaction.overshoot > OVERSHOOT_MAX:
                 self._count_error()
             return
@@ -475,92 +439,92 @@ class Dialogue:
             self._refuse("RCPT", answer, recipient=address)
             return
         transaction.accepted += 1
-        self._out.append(_wire(answer) if isinstance(answer, Reply) else _RECIPIENT_OK)
+        self._out.append(say.octets(answer) if isinstance(answer, Reply) else say.RECIPIENT_OK)
 
     def _cannot_take_content(self) -> Reply | None:
         """Why content may not begin now (RFC 5321 3.3)."""
         transaction = self._transaction
         if transaction is None:
-            return _MAIL_FIRST if self.session.helo else _EHLO_FIRST
+            return say.MAIL_FIRST if self.session.helo else say.EHLO_FIRST
         if transaction.accepted:
             return None
-        return _NO_RECIPIENTS if transaction.was_refused else _RCPT_FIRST
+        return say.NO_RECIPIENTS if transaction.was_refused else say.RCPT_FIRST
 
     def _data_command(self, line: bytes, argument: bytes) -> None:
         transaction = self._transaction
         reply = self._cannot_take_content()
         if argument.strip(b" "):
-            self._refuse("DATA", _NO_ARGUMENT)
+            self._refuse("DATA", say.NO_ARGUMENT)
         elif reply is not None or transaction is None:
-            self._refuse("DATA", reply or _MAIL_FIRST)
+            self._refuse("DATA", reply or say.MAIL_FIRST)
         elif transaction.content is not None:
-            self._refuse("DATA", _AFTER_BDAT)
+            self._refuse("DATA", say.AFTER_BDAT)
         elif transaction.parameters.body is Body.BINARY:
-            self._refuse("DATA", _BINARY_NEEDS_BDAT)
+            self._refuse("DATA", say.BINARY_NEEDS_BDAT)
         else:
             self._state = _DATA
-            self._out.append(_SEND_DATA)
+            self._out.append(say.SEND_DATA)
 
     def _rset(self, line: bytes, argument: bytes) -> None:
         if argument.strip(b" "):
-            self._refuse("RSET", _NO_ARGUMENT)
+            self._refuse("RSET", say.NO_ARGUMENT)
             return
         self._drop_transaction()
-        self._out.append(_RESET)
+        self._out.append(say.RESET)
         self._count_junk()
 
     def _noop(self, line: bytes, argument: bytes) -> None:
         grammar.command_text(line)
-        self._out.append(_NOOP)
+        self._out.append(say.NOOP)
         self._count_junk()
 
     def _vrfy(self, line: bytes, argument: bytes) -> None:
         """RFC 5321 3.5.3: no address is told, none is denied."""
         grammar.command_text(line)
         if not argument.strip(b" "):
-            self._refuse("VRFY", _NEEDS_ARGUMENT)
+            self._refuse("VRFY", say.NEEDS_ARGUMENT)
             return
-        self._out.append(_VRFY)
+        self._out.append(say.VRFY)
         self._count_junk()
 
     def _expn(self, line: bytes, argument: bytes) -> None:
         grammar.command_text(line)
-        self._refuse("EXPN", _NOT_OFFERED)
+        self._refuse("EXPN", say.NOT_OFFERED)
 
     def _help(self, line: bytes, argument: bytes) -> None:
         grammar.command_text(line)
-        self._out.append(_HELP)
+        self._out.append(say.HELP)
         self._count_junk()
 
     def _quit(self, line: bytes, argument: bytes) -> None:
         if argument.strip(b" "):
-            self._refuse("QUIT", _NO_ARGUMENT)
+            self._refuse("QUIT", say.NO_ARGUMENT)
             return
-        self._out.append(_BYE)
+        self._out.append(say.BYE)
         self.has_quit = True
         self._close()
 
     def _starttls(self, line: bytes, argument: bytes) -> None:
         """RFC 3207."""
         if argument.strip(b" "):
-            self._refuse("STARTTLS", _NO_ARGUMENT)
+            self._refuse("STARTTLS", say.NO_ARGUMENT)
         elif self.session.tls:
-            self._refuse("STARTTLS", _IN_TLS)
+            self._refuse("STARTTLS", say.IN_TLS)
         elif not self.terms.has_starttls:
-            self._refuse("STARTTLS", _NOT_OFFERED)
+            self._refuse("STARTTLS", say.NOT_OFFERED)
         else:
             self._drop_transaction()
-            self._out.append(_READY_FOR_TLS)
+            self._out.append(say.READY_FOR_TLS)
             self.request = _START_TLS
 
     def _xclient(self, line: bytes, argument: bytes) -> None:
         """The front end says who the client is; the session begins anew with a greeting."""
         session = self.session
         if not session.has_xclient:
-            self._refuse("XCLIENT", _NO_XCLIENT)
+            self._refuse("XCLIENT", say.NO_XCLIENT)
             return
         if self._transaction is not None:
-            self._refuse("XCLIENT", _IN_TRANSACTION)
+            self._refuse("XCLIENT", say.IN_TRANSACTION)
             return
         found = grammar.parse_xclient(argument)
         if "ADDR" in found and found["ADDR"] != session.client:
@@ -614,7 +578,7 @@ class Dialogue:
             self._content_is_whole("DATA", reader)
             return end
         if terms.drop_limit and reader.raw > terms.drop_limit:
-            self._leave(_ABSURD)
+            self._leave(say.ABSURD)
         elif reader.sink is not None and reader.sink.pending > PENDING_MAX:
             self._wait(reader.sink.drain(), lambda result: self._drained(reader, result))
         return len(data)
@@ -659,7 +623,7 @@ class Dialogue:
 
     def _accepted(self, reply: Reply) -> None:
         """The gate's events tell the log, whatever it decided; here it is only counted."""
-        self._out.append(_wire(reply))
+        self._out.append(say.octets(reply))
         if reply.is_positive:
             self.messages += 1
             self.errors = self.junk = 0
@@ -675,17 +639,17 @@ class Dialogue:
         try:
             size, is_last = grammar.parse_bdat(line)
         except Malformed as malformed:
-            self._refuse("BDAT", malformed.reply)  # where the chunk ends is unknown
-            self._leave(_NOT_SMTP)
+            self._refuse("BDAT", malformed.reply)
+            self._leave(say.LOST_CHUNK)
             return
         limits, drop_limit = self.terms.limits, self.terms.drop_limit
         transaction = self._transaction
         reply = self._cannot_take_content()
         if drop_limit and size > drop_limit:
-            self._leave(_ABSURD)
+            self._leave(say.ABSURD)
         elif reply is not None or transaction is None:
             self._begin_chunk(_DROP_CHUNK, size, is_last=is_last)
-            self._refuse("BDAT", reply or _MAIL_FIRST)
+            self._refuse("BDAT", reply or say.MAIL_FIRST)
             self._finish_chunk_if_empty()
         else:
             content = transaction.content
@@ -737,11 +701,6 @@ class Dialogue:
             self._refuse("BDAT", content.refusal)
         else:
             self._out.append(b"250 2.0.0 %d octets received\r\n" % content.size)
-
-
-def _wire(reply: Reply) -> bytes:
-    """A reply as octets. A CR in a gate's text must not become a line of its own."""
-    return (reply._replace(text=reply.text.replace("\r", " ")) if "\r" in reply.text else reply).encode()
 
 
 def _name(verb: bytes) -> str:
