@@ -36,7 +36,6 @@ rfc1413_hosts =
 dsn_advertise_hosts = *
 chunking_advertise_hosts = *
 smtputf8_advertise_hosts = *
-tls_advertise_hosts =
 acl_smtp_rcpt = accept
 acl_smtp_data = accept
 message_size_limit = 100M
@@ -131,8 +130,8 @@ class Exim:
                 binary=self._binary,
                 port=port,
                 folder=folder,
-                main=main,
-                avoid_tls="*" if "tls_" not in main else "",
+                main=main or "tls_advertise_hosts =\n",
+                avoid_tls="" if main else "*",
                 routers=(INBOX.format(domain=domain) if domain else "")
                 + (NEXT_HOP.format(host=host, port=next_port) if relay_to else ""),
             )
@@ -172,12 +171,18 @@ class Exim:
 
 
 @contextlib.contextmanager
-def exim(*, domain: str = "", relay_to: str = "", hostname: str = "exim.test", main: str = "") -> Iterator[Exim]:
-    """An Exim on a free loopback port; skips where it cannot run. `main` goes into the main section."""
+def exim(
+    *, domain: str = "", relay_to: str = "", hostname: str = "exim.test", has_tls: bool = False
+) -> Iterator[Exim]:
+    """An Exim on a free loopback port; skips where it cannot run. `has_tls`: it offers STARTTLS, and uses it."""
     if not is_there() or shutil.which("setpriv") is None:
         peers.absent("exim4 not unpacked")
     peers.require_root()
     with peers.folder("exim") as folder:
+        main = ""
+        if has_tls:
+            certificate, key = peers.pair(folder, hostname)
+            main = f"tls_advertise_hosts = *\ntls_certificate = {certificate}\ntls_privatekey = {key}\n"
         instance = Exim(folder, peers.free_port(), hostname=hostname, domain=domain, relay_to=relay_to, main=main)
         try:
             instance.start()

@@ -103,6 +103,30 @@ def wait_for(condition: Callable[[], T], what: str, *, timeout: float = 30.0, ev
         time.sleep(every)
 
 
+def pair(where: Path, *names: str) -> tuple[Path, Path]:
+    """A self-signed certificate and its key, PEM, readable by every user; made by openssl in `where`."""
+    require("openssl")
+    certificate, key = where / f"{names[0]}.crt", where / f"{names[0]}.key"
+    made_for = ",".join(f"DNS:{name}" for name in names)
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        "30",
+    ]
+    command += ["-subj", f"/CN={names[0]}", "-addext", f"subjectAltName={made_for}"]
+    command += ["-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True)
+    key.chmod(0o644)
+    return certificate, key
+
+
 def listens(port: int, host: str = "127.0.0.1") -> bool:
     """Whether something accepts connections there. (The peer sees a session that says nothing.)"""
     with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -63,7 +64,7 @@ mydestination =
 local_recipient_maps =
 alias_maps =
 alias_database =
-inet_interfaces = 127.0.0.1
+inet_interfaces = {address}
 inet_protocols = ipv4
 mynetworks = 127.0.0.0/8
 smtpd_relay_restrictions = permit_mynetworks, reject
@@ -82,6 +83,7 @@ def write_folder(
     relay_to: str = "",
     domain: str = "",
     extra: dict[str, str] | None = None,
+    address: str = "127.0.0.1",
 ) -> Path:
     """Lay out a Postfix instance below `folder` and return its configuration folder."""
     config = folder / "postfix"
@@ -90,7 +92,7 @@ def write_folder(
     data = folder / "data"
     data.mkdir()
     shutil.chown(data, "postfix")
-    main = MAIN.format(folder=folder, hostname=hostname)
+    main = MAIN.format(folder=folder, hostname=hostname, address=address)
     if relay_to:
         main += f"relayhost = {relay_to}\n"
     if domain:
@@ -107,7 +109,7 @@ def write_folder(
             """)
     main += "".join(f"{name} = {value}\n" for name, value in (extra or {}).items())
     (config / "main.cf").write_text(main)
-    (config / "master.cf").write_text(MASTER.format(listeners=f"127.0.0.1:{port} inet n - n - - smtpd\n"))
+    (config / "master.cf").write_text(MASTER.format(listeners=f"{address}:{port} inet n - n - - smtpd\n"))
     return config
 
 
@@ -127,10 +129,11 @@ def _make_queue(queue: Path) -> None:
 class Postfix:
     """A running instance. `port` is its SMTP port on 127.0.0.1, `inbox` what arrived, with Postfix' lines on top."""
 
-    def __init__(self, folder: Path, config: Path, port: int, hostname: str) -> None:
+    def __init__(self, folder: Path, config: Path, port: int, hostname: str, address: str = "127.0.0.1") -> None:
         self.folder = folder
         self.port = port
         self.hostname = hostname
+        self.address = address
         self._config = config
         self._program: peers.Program | None = None
         self.inbox = peers.Maildir(folder / "mail" / "inbox", self.log)
@@ -139,7 +142,7 @@ class Postfix:
         """Start master(8) in the foreground; `wrap` goes before the command."""
         command = [*wrap, f"{SBIN}/master", "-c", str(self._config), "-d"]
         self._program = peers.Program(command, self.folder / "postfix.out")
-        self._program.until(lambda: peers.listens(self.port), f"Postfix listening on port {self.port}")
+        self._program.until(lambda: peers.listens(self.port, self.address), f"Postfix listening on port {self.port}")
         return self._program
 
     def stop(self) -> None:
@@ -155,6 +158,13 @@ class Postfix:
         )
         return listing.stdout
 
+    def set(self, name: str, value: str) -> None:
+        """Change a parameter; processes that start from now on use it, running smtpd(8) ones end."""
+        with (self._config / "main.cf").open("a") as main:
+            main.write(f"{name} = {value}\n")
+        assert self._program is not None
+        self._program.process.send_signal(signal.SIGHUP)
+
     def flush(self) -> None:
         subprocess.run(["postqueue", "-c", str(self._config), "-f"], capture_output=True, check=True)
 
@@ -165,15 +175,29 @@ class Postfix:
 
 @contextlib.contextmanager
 def postfix(
-    *, relay_to: str = "", domain: str = "", hostname: str = "postfix.test", extra: dict[str, str] | None = None
+    *,
+    relay_to: str = "",
+    domain: str = "",
+    hostname: str = "postfix.test",
+    extra: dict[str, str] | None = None,
+    address: str = "127.0.0.1",
+    port: int = 0,
+    has_tls: bool = False,
 ) -> Iterator[Postfix]:
-    """A Postfix on a free loopback port; skips where it cannot run."""
-    peers.require(f"{SBIN}/master", "postfix", "postqueue")
+    """A Postfix on a loopback port (0: any free one); skips where it cannot run. `has_tls`: it offers STARTTLS."""
+    peers.require(f"{SBIN}/master", "postqueue")
     peers.require_root()
     with peers.folder("postfix") as folder:
-        port = peers.free_port()
-        config = write_folder(folder, port=port, hostname=hostname, relay_to=relay_to, domain=domain, extra=extra)
-        instance = Postfix(folder, config, port, hostname)
+        port = port or peers.free_port()
+        settings = dict(extra or {})
+        if has_tls:
+            certificate, key = peers.pair(folder, hostname)
+            settings |= {"smtpd_tls_cert_file": str(certificate), "smtpd_tls_key_file": str(key)}
+            settings |= {"smtpd_tls_security_level": "may", "smtpd_tls_loglevel": "1"}
+        config = write_folder(
+            folder, port=port, hostname=hostname, relay_to=relay_to, domain=domain, extra=settings, address=address
+        )
+        instance = Postfix(folder, config, port, hostname, address)
         try:
             instance.start()
             yield instance

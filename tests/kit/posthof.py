@@ -119,9 +119,13 @@ class Posthof:
         self.program = None
         return status
 
-    def restart(self) -> None:
-        self.stop()
-        self.start()
+    def kill(self) -> None:
+        """kill -9 of the supervisor and of every worker at once: the power button, for processes."""
+        assert self.program is not None
+        for pid in (self.program.pid, *self.workers()):
+            os.kill(pid, signal.SIGKILL)
+        self.program.process.wait(10)
+        self.program = None
 
     def reload(self) -> None:
         """SIGHUP: read the manifests now."""
@@ -190,6 +194,12 @@ class Posthof:
     def wait_for_event(self, event: str, *, timeout: float = 30.0, **fields: Any) -> Event:
         return peers.wait_for(lambda: self.events(event, **fields), f"event {event} {fields}", timeout=timeout)[-1]
 
+    def wait_for_events(self, event: str, count: int, *, timeout: float = 30.0) -> list[Event]:
+        """All lines of that event, once there are `count`."""
+        what = f"{count} events {event}"
+        peers.wait_for(lambda: len(self.events(event)) >= count, what, timeout=timeout)
+        return self.events(event)
+
     def run(self, *arguments: str, check: bool = True) -> str:
         """`posthof ARGUMENTS` beside the running one, and what it prints."""
         result = subprocess.run(
@@ -199,7 +209,11 @@ class Posthof:
             cwd=self.folder,
             timeout=60,
             check=False,
-            env={**os.environ, "POSTHOF_URL": f"http://127.0.0.1:{self.http_port}"},
+            env={
+                **os.environ,
+                "POSTHOF_ADMIN": f"http://127.0.0.1:{self.http_port}",
+                "POSTHOF_STATE": str(self.folder / "state"),
+            },
         )
         if check and result.returncode:
             raise AssertionError(
@@ -240,12 +254,16 @@ def command() -> list[str]:
 
 
 @contextlib.contextmanager
-def posthof(*documents: Document, mta: Mapping[str, Any] | None = None) -> Iterator[Posthof]:
-    """A running Posthof with these manifests; `mta` adds to or replaces parts of the MTA's spec."""
+def posthof(*documents: Document, mta: Mapping[str, Any] | None = None, start: bool = True) -> Iterator[Posthof]:
+    """A running Posthof with these manifests; `mta` adds to or replaces parts of the MTA's spec.
+
+    `start=False` leaves the start to the test, after it has changed manifests.
+    """
     with peers.folder("posthof") as folder:
         instance = Posthof(folder, documents, mta=mta)
         try:
-            instance.start()
+            if start:
+                instance.start()
             yield instance
         finally:
             instance.stop()
