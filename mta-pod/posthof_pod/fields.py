@@ -86,7 +86,7 @@ def one_line(text: str, limit: int = 2000) -> str:
 
 def path(address: str) -> bytes:
     """An address in angle brackets: `<a@b.example>`; the null sender is `<>`."""
-    return b"<" + one_line(address).replace("<", "").replace(">", "").encode("utf-8") + b">"
+    return b"<" + one_line(address).encode("utf-8") + b">"
 
 
 def return_path(sender: str) -> bytes:

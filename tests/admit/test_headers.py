@@ -221,6 +221,10 @@ def test_return_path_of_a_sender():
     assert headers.return_path("a@b.test") == b"Return-Path: <a@b.test>\r\n"
 
 
+def test_a_quoted_local_part_stays_as_it_is():
+    assert headers.return_path('"a <b>"@c.test') == b'Return-Path: <"a <b>"@c.test>\r\n'
+
+
 def test_an_address_with_a_line_end_stays_in_its_field():
     assert headers.return_path("a@b\r\nSubject: x").count(b"\r\n") == 1
     assert headers.delivered_to("a@b\nSubject: x").count(b"\n") == 1
