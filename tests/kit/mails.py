@@ -1,4 +1,4 @@
-"""Mails for the interop tests: whole (Date, From and Message-ID are there, so nobody adds them), told apart by number."""
+"""Mails told apart by number. Date, From and Message-ID are there, so nobody adds them."""
 
 from __future__ import annotations
 
