@@ -36,9 +36,10 @@ def some(address: str, ttl: int) -> Answer:
 NOTHING = Answer(False, (), 900)
 
 
-def play(
-    story: Callable[[Server, Cache, Callable[..., Awaitable[list[object]]]], Awaitable[None]], size: int = 9
-) -> None:
+Data = Callable[..., Awaitable[list[object]]]
+
+
+def play(story: Callable[[Server, Cache, Data], Awaitable[None]], size: int = 9) -> None:
     async def main() -> None:
         server = Server()
         cache = Cache(server.query, size=size)
@@ -53,7 +54,7 @@ def play(
 
 
 def test_an_answer_holds_for_its_ttl():
-    async def story(server: Server, cache: Cache, data: Callable[..., Awaitable[list[object]]]) -> None:
+    async def story(server: Server, cache: Cache, data: Data) -> None:
         assert await data() == ["192.0.2.1"]
         server.answer = some("192.0.2.2", 300)
         await asyncio.sleep(299)
@@ -67,7 +68,7 @@ def test_an_answer_holds_for_its_ttl():
 
 @pytest.mark.parametrize(("ttl", "holds"), [(0, 5), (10**9, 86400)])
 def test_ttls_count_between_5_seconds_and_a_day(ttl: int, holds: float):
-    async def story(server: Server, cache: Cache, data: Callable[..., Awaitable[list[object]]]) -> None:
+    async def story(server: Server, cache: Cache, data: Data) -> None:
         server.answer = some("192.0.2.1", ttl)
         await data()
         await asyncio.sleep(holds - 0.5)
@@ -81,7 +82,7 @@ def test_ttls_count_between_5_seconds_and_a_day(ttl: int, holds: float):
 
 
 def test_there_is_none_holds_as_the_soa_says():
-    async def story(server: Server, cache: Cache, data: Callable[..., Awaitable[list[object]]]) -> None:
+    async def story(server: Server, cache: Cache, data: Data) -> None:
         server.answer = NOTHING
         assert await data() == []
         await asyncio.sleep(899)
@@ -95,7 +96,7 @@ def test_there_is_none_holds_as_the_soa_says():
 
 
 def test_the_same_question_at_once_goes_out_once():
-    async def story(server: Server, cache: Cache, data: Callable[..., Awaitable[list[object]]]) -> None:
+    async def story(server: Server, cache: Cache, data: Data) -> None:
         assert await asyncio.gather(*(data() for _ in range(50))) == [["192.0.2.1"]] * 50
         assert server.asked == 1
 
@@ -103,7 +104,7 @@ def test_the_same_question_at_once_goes_out_once():
 
 
 def test_a_caller_that_gives_up_does_not_spoil_it_for_the_others():
-    async def story(server: Server, cache: Cache, data: Callable[..., Awaitable[list[object]]]) -> None:
+    async def story(server: Server, cache: Cache, data: Data) -> None:
         first = asyncio.ensure_future(data())
         await asyncio.sleep(0.01)
         second = asyncio.ensure_future(data())
@@ -115,7 +116,7 @@ def test_a_caller_that_gives_up_does_not_spoil_it_for_the_others():
 
 
 def test_a_failure_is_remembered_for_2_seconds():
-    async def story(server: Server, cache: Cache, data: Callable[..., Awaitable[list[object]]]) -> None:
+    async def story(server: Server, cache: Cache, data: Data) -> None:
         server.is_away = True
         for _ in range(5):
             with pytest.raises(Unanswered, match="no answer"):
@@ -129,7 +130,7 @@ def test_a_failure_is_remembered_for_2_seconds():
 
 
 def test_an_old_answer_serves_while_dns_is_away_for_3_days():
-    async def story(server: Server, cache: Cache, data: Callable[..., Awaitable[list[object]]]) -> None:
+    async def story(server: Server, cache: Cache, data: Data) -> None:
         await data()
         server.is_away = True
         await asyncio.sleep(1000)
@@ -148,7 +149,7 @@ def test_an_old_answer_serves_while_dns_is_away_for_3_days():
 
 
 def test_an_old_answer_serves_after_1_8_seconds_of_silence_and_the_new_one_is_kept():
-    async def story(server: Server, cache: Cache, data: Callable[..., Awaitable[list[object]]]) -> None:
+    async def story(server: Server, cache: Cache, data: Data) -> None:
         await data()
         await asyncio.sleep(1000)
         server.takes, server.answer = 10.0, some("192.0.2.2", 300)
@@ -163,7 +164,7 @@ def test_an_old_answer_serves_after_1_8_seconds_of_silence_and_the_new_one_is_ke
 
 
 def test_an_old_does_not_exist_is_never_served_stale():
-    async def story(server: Server, cache: Cache, data: Callable[..., Awaitable[list[object]]]) -> None:
+    async def story(server: Server, cache: Cache, data: Data) -> None:
         server.answer = NOTHING
         await data()
         server.is_away = True
@@ -175,7 +176,7 @@ def test_an_old_does_not_exist_is_never_served_stale():
 
 
 def test_memory_is_bounded_and_the_oldest_leave():
-    async def story(server: Server, cache: Cache, data: Callable[..., Awaitable[list[object]]]) -> None:
+    async def story(server: Server, cache: Cache, data: Data) -> None:
         for n in range(20):
             await data(f"n{n}.test")
         assert cache.peek("n19.test", "A", 5.0) is not None

@@ -123,7 +123,7 @@ def test_a_due_time_is_never_early():
         backlog.add(n, (0,), A, now=NOW, due=NOW + n * 0.37)
     for n in range(400):
         backlog.wake_due(NOW + n * 0.37 - 0.01)
-        assert backlog.line(A).ready <= n
+        assert backlog.line(A).ready <= max(n, 1)  # the first was due when it came
     backlog.wake_due(NOW + 400)
     assert backlog.line(A).ready == 400
 
@@ -325,9 +325,8 @@ def test_flushing_again_and_again_does_not_fill_the_agenda():
     assert backlog.wake_due(NOW + 20_000, limit=1_000_000) == 5000
 
 
-@pytest.mark.parametrize("senders", [1, 200_000])
-def test_a_unit_takes_at_most_150_bytes(senders: int):
-    count = 200_000
+def test_a_unit_takes_at_most_150_bytes():
+    count = senders = 200_000  # each with a sender of its own: the worst case
     places = [place(f"d{n}.test") for n in range(1000)]
     names = [f"s{n}@x.test" for n in range(senders)]
     backlog = Backlog()
