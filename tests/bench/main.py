@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from bench import fairness, latency, million, place, report, sessions, throughput
+from bench import fairness, latency, million, place, report, sessions, stages, throughput
 from bench.systems import SYSTEMS, missing
 from bench.throughput import CASES, Result
 from bench.tools import Stalled
@@ -24,7 +24,7 @@ from kit import peers
 
 T = TypeVar("T")
 
-SECTIONS = ("cases", "latency", "idle", "idle_tls", "fairness", "million")
+SECTIONS = ("cases", "latency", "stages", "idle", "idle_tls", "fairness", "million")
 PROBES = 300  # messages a system and round in the latency section
 FAULTS = (Stalled, peers.NotReady, OSError, TimeoutError, AssertionError, EOFError)
 
@@ -77,6 +77,7 @@ class Run:
         times: dict[str, float] = {
             "cases": chosen.rounds * len(chosen.cases) * (systems + 1) * (chosen.seconds + 8),
             "latency": chosen.rounds * systems * (PROBES * latency.PACE + 5),
+            "stages": 20,
             "idle": 30 + chosen.sessions / 500,
             "idle_tls": 30,
             "fairness": 90,
@@ -193,6 +194,7 @@ def _sections(run: Run) -> dict[str, object]:
     return report.summary(
         run.cases() if "cases" in chosen.sections else {},
         latency=run.latency() if "latency" in chosen.sections else {},
+        profile=alone("stages", lambda: stages.measure(run.folder)),
         idle=alone("idle", lambda: sessions.measure(chosen.sessions, run.folder, is_encrypted=False)),
         idle_tls=alone("idle_tls", lambda: sessions.measure(tls_sessions, run.folder, is_encrypted=True)),
         fairness=alone("fairness", lambda: fairness.measure(min(100_000, chosen.million), run.folder)),

@@ -20,6 +20,7 @@ from typing import Any
 from bench.fairness import Fairness
 from bench.million import Million
 from bench.sessions import Idle
+from bench.stages import BUDGET, Stages
 from bench.throughput import TITLES, Result
 
 Rounds = Mapping[str, Mapping[str, Sequence[Result]]]  # case -> system -> rounds
@@ -32,6 +33,7 @@ def summary(
     rounds: Rounds,
     *,
     latency: Mapping[str, Mapping[str, float]],
+    profile: Stages | None,
     idle: Idle | None,
     idle_tls: Idle | None,
     fairness: Fairness | None,
@@ -54,6 +56,8 @@ def summary(
     }
     found["ratios"] = {case: ratios(systems) for case, systems in found["cases"].items()}
     found["latency_ms"] = latency
+    if profile:
+        found["stages_us"], found["functions_us"] = profile.stages, profile.functions
     if idle:
         found["idle_sessions"] = _idle(idle)
     if idle_tls:
@@ -91,7 +95,7 @@ def machine() -> dict[str, Any]:
 
 def markdown(found: Mapping[str, Any]) -> str:
     """The tables people read."""
-    parts = [_throughput(found), _latency(found), _rest(found)]
+    parts = [_throughput(found), _latency(found), _stages(found), _rest(found)]
     if found["failures"]:
         parts.append("Not measured:\n" + "\n".join(f"- {failure}" for failure in found["failures"]))
     return "\n\n".join(part for part in parts if part)
@@ -126,6 +130,20 @@ def _latency(found: Mapping[str, Any]) -> str:
         return ""
     lines = ["| accept to delivered, ms | p50 | p99 |", "|---|---:|---:|"]
     lines += [f"| {name} | {one['p50']:.1f} | {one['p99']:.1f} |" for name, one in found["latency_ms"].items()]
+    return "\n".join(lines)
+
+
+def _stages(found: Mapping[str, Any]) -> str:
+    spent = found.get("stages_us")
+    if not spent:
+        return ""
+    lines = ["| posthof, us of CPU a 4 KiB message | measured | budget |", "|---|---:|---:|"]
+    lines += [f"| {stage} | {spent[stage]:.1f} | {BUDGET[stage]:.0f} |" for stage in BUDGET]
+    lines += [
+        f"| other | {spent['other']:.1f} | |",
+        f"| together | {sum(spent.values()):.1f} | {sum(BUDGET.values()):.0f} |",
+    ]
+    lines += ["", "The dearest functions, us: " + ", ".join(f"{k} {v:.1f}" for k, v in found["functions_us"].items())]
     return "\n".join(lines)
 
 
