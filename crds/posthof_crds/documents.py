@@ -24,7 +24,7 @@ Path = tuple[str | int, ...]
 
 MAX_DEPTH = 40
 _NO_ANCHORS = "anchors and aliases (& and *) are not used in manifests"
-_SEPARATOR = re.compile(r"^---(?=[ \t]|$)", re.MULTILINE)
+_SEPARATOR = re.compile(r"^---(?=[ \t\r]|$)", re.MULTILINE)
 _INTEGER = re.compile(r"[-+]?[0-9]{1,18}")
 _DECIMAL = re.compile(r"[-+]?(?:[0-9]{1,18}\.[0-9]{0,18}|\.[0-9]{1,18})(?:[eE][-+]?[0-9]{1,3})?")
 _CONSTANTS: dict[str, Any] = {

@@ -52,7 +52,11 @@ _EXPECTED = {
 
 def explain(error: ValidationError, model: type[BaseModel], document: Document) -> list[Problem]:
     """Every mistake of one object."""
-    return [_explain(detail, model, document) for detail in error.errors(include_url=False)]
+    details = error.errors(include_url=False)
+    # An entry that is wrong is not counted by pydantic: its list then seems too short as well.
+    inside = {detail["loc"][:n] for detail in details for n in range(len(detail["loc"]))}
+    real = (each for each in details if not (each["type"] == "too_short" and each["loc"] in inside))
+    return [_explain(detail, model, document) for detail in real]
 
 
 def _explain(detail: ErrorDetails, model: type[BaseModel], document: Document) -> Problem:
@@ -116,6 +120,7 @@ def _wrong_type(expected: str, given: Any) -> tuple[str, str]:
 
 
 def _out_of_bounds(detail: ErrorDetails, context: dict[str, Any]) -> tuple[str, str]:
+    context = {key: f"{value:g}" if isinstance(value, float) else value for key, value in context.items()}
     bounds = {
         "greater_than_equal": ("is too small", f"Write {context.get('ge')} or more."),
         "greater_than": ("is too small", f"Write more than {context.get('gt')}."),

@@ -1,7 +1,7 @@
 """RelayPolicy: one rule about who may relay, and how mail leaves.
 
 Rules are asked by priority, highest first, then by name. A rule matches if all parts of its `match` hold.
-A rule that lets mail out must be bounded: see `bounds.py`. There is no way to write an open relay.
+A rule that lets mail out must be bounded (the last section says how): an open relay cannot be written.
 """
 
 from __future__ import annotations

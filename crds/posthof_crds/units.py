@@ -17,7 +17,7 @@ class Unclear(ValueError):
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"([0-9]{1,9})(ms|s|m|h|d)")
 _BYTES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
-_SIZE = re.compile(r"([0-9]{1,15})(Ki|Mi|Gi|Ti|k|M|G|T)?")
+_SIZE = re.compile(r"([0-9]{1,16})(Ki|Mi|Gi|Ti|k|M|G|T)?")
 
 
 def duration(value: Any) -> float:
