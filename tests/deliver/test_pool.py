@@ -602,6 +602,67 @@ def test_a_route_that_ran_out_is_looked_up_again_and_may_lead_elsewhere():
     play(story)
 
 
+def test_a_destination_that_means_other_hosts_now_is_looked_up_again_at_once():
+    async def story(world: World) -> None:
+        world.add(direct("a.test"))
+        await asyncio.sleep(1)
+        world.sites["a.test"] = ["elsewhere"]
+        world.add(direct("a.test", idle=4.0))  # a new configuration: the same key, another value
+        await asyncio.sleep(1)
+        assert [address for _, address in world.connects] == ["a.test", "elsewhere"]
+        world.sites["a.test"] = ["third"]
+        world.pool.resolver = world
+        world.add(direct("a.test", idle=4.0))
+        await asyncio.sleep(1)
+        assert [address for _, address in world.connects][2:] == ["third"]
+
+    play(story)
+
+
+def test_a_peer_with_a_limit_of_messages_keeps_its_window_and_is_no_failure():
+    async def story(world: World) -> None:
+        async def two_each(takens: list[Taken], session: Session | None) -> bool:
+            assert session is not None
+            for taken in takens:
+                if session.sent == 2:
+                    session.is_usable = False
+                    world.backlog.give_back(taken.unit)
+                    continue
+                await world.deliver([taken], session)
+                session.sent += 1
+            return session.is_usable
+
+        world.send_time = 0.001
+        world.on_attempt = two_each
+        world.add(direct("a.test"), 400)
+        await asyncio.sleep(60)
+        assert len(world.left) == 400
+        assert not world.setbacks
+        assert world.pool.status("direct:a.test").limit >= 5
+
+    play(story)
+
+
+def test_a_fault_after_a_slot_was_used_again_touches_no_other_message():
+    async def story(world: World) -> None:
+        async def done_then_fault(takens: list[Taken], session: Session | None) -> bool:
+            if len(world.batches) > 1:
+                await asyncio.sleep(5)
+                return await world.deliver(takens, session)
+            world.backlog.done(takens[0].unit)
+            world.add(direct("b.test"))  # takes the freed slot
+            await asyncio.sleep(2)  # and is in a session of its own by now
+            raise ZeroDivisionError
+
+        world.on_attempt = done_then_fault
+        world.add(direct("a.test"))
+        await asyncio.sleep(20)
+        assert not world.setbacks
+        assert [name for _, name, _ in world.left] == ["b.test"]
+
+    play(story)
+
+
 def test_what_nothing_needs_is_forgotten():
     async def story(world: World) -> None:
         for n in range(50):

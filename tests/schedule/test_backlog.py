@@ -312,6 +312,28 @@ def test_ending_a_unit_twice_is_a_fault_that_shows():
         backlog.defer(taken.unit, NOW, 1, False)
 
 
+def test_a_slot_used_again_is_not_mistaken_for_the_unit_before():
+    backlog = Backlog()
+    backlog.add(1, (0,), A, now=NOW)
+    first = take(backlog)
+    assert backlog.is_still(first, State.TAKEN)
+    backlog.done(first.unit)
+    backlog.add(2, (0,), A, now=NOW)
+    second = take(backlog)
+    assert second.unit == first.unit
+    assert not backlog.is_still(first, State.TAKEN)
+
+
+def test_the_newest_value_of_a_destination_counts():
+    backlog = Backlog()
+    backlog.add(1, (0,), place("a.test", 7), now=NOW)
+    newer = place("a.test", 9)
+    backlog.add(2, (0,), newer, now=NOW)
+    line = backlog.find_line(newer.key)
+    assert line is not None
+    assert backlog.take(line, NOW).destination is newer
+
+
 def test_flushing_again_and_again_does_not_fill_the_agenda():
     backlog = Backlog()
     for n in range(5000):

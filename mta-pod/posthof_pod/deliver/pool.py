@@ -61,13 +61,19 @@ class Watcher(Protocol):
 class _Target:
     """Where one line leads."""
 
-    __slots__ = ("is_resolving", "route", "site", "until")
+    __slots__ = ("destination", "is_resolving", "route", "site", "until")
 
-    def __init__(self) -> None:
+    def __init__(self, destination: Destination) -> None:
+        self.destination = destination  # what the route was made of
         self.site: Site | None = None
         self.route: Route | None = None  # not used by a session yet
         self.until = 0.0
         self.is_resolving = False
+
+    def is_good(self, destination: Destination, now: float) -> bool:
+        """The site is known, and still that of this destination (a new configuration makes a new value)."""
+        same = self.destination is destination or self.destination == destination
+        return self.site is not None and now < self.until and same
 
 
 class Pool:
@@ -87,7 +93,7 @@ class Pool:
     ) -> None:
         """`connect` raises Unreachable. `attempt`: True to go on with this connection. `clock`: unix seconds."""
         self._backlog = backlog
-        self.resolver = resolver
+        self._resolver = resolver
         self._connect = connect
         self._attempt = attempt
         self._failed = failed
@@ -132,13 +138,27 @@ class Pool:
         if target is None or target.site is None or target.is_resolving:
             return
         site = target.site
-        if not site.idle or site.is_failing or (now := self._clock()) >= target.until:
+        now = self._clock()
+        if not site.idle or site.is_failing or not target.is_good(line.destination, now):
             return
         site.join(line)
         self._feed_idle(site, now)
         if not line.ready:
             woken.pop()
             line.is_woken = False
+
+    @property
+    def resolver(self) -> RouteSource:
+        """Where routes come from. Another one makes every route looked up again."""
+        return self._resolver
+
+    @resolver.setter
+    def resolver(self, resolver: RouteSource) -> None:
+        self._resolver = resolver
+        for target in self._targets.values():
+            target.route = None
+            if target.site is None or not target.site.is_local:
+                target.until = 0.0
 
     async def drain(self, patience: float) -> None:
         """Start nothing new and let what runs end, for `patience` seconds at most; then it is cancelled."""
@@ -194,19 +214,19 @@ class Pool:
         """Bring a line with ready units to its site, finding that first where it is not known any more."""
         target = self._targets.get(line)
         if target is None:
-            target = self._targets[line] = _Target()
+            target = self._targets[line] = _Target(line.destination)
             if line.destination.kind is DestinationKind.LOCAL:
                 target.site = self._site(LOCAL_SITE, line.destination)
                 target.until = FOREVER
         if target.is_resolving:
             return
-        if target.site is None or now >= target.until:
-            target.is_resolving = True
-            self._to_resolve.append(line)
-            self._resolve_more()
+        if target.site is not None and (target.site.is_local or target.is_good(line.destination, now)):
+            target.site.join(line)
+            self._feed(target.site, now)
             return
-        target.site.join(line)
-        self._feed(target.site, now)
+        target.is_resolving = True
+        self._to_resolve.append(line)
+        self._resolve_more()
 
     def _feed(self, site: Site, now: float) -> None:
         """Give idle sessions work, and open more where that is not enough."""
@@ -303,8 +323,9 @@ class Pool:
     async def _resolve(self, line: Line) -> None:
         """Find the site of a line; what is ready goes back if there is no route."""
         target = self._targets[line]
+        target.destination = line.destination
         try:
-            route = await self.resolver.route(line.destination, self._clock())
+            route = await self._resolver.route(target.destination, self._clock())
         except (Temporary, Permanent) as failure:
             await self._send_back(line, _no_route(failure))
         except Exception as error:
@@ -459,14 +480,19 @@ class Pool:
         return can_go_on and session.is_usable
 
     async def _broke(self, session: Session, takens: list[Taken]) -> None:
-        """The peer ended the session. Twice before a first message, its units given back: as if it had not opened."""
+        """The session ended. Twice before a first message, its units given back: as if it had not opened."""
         site = session.site
-        site.window.broken()
-        is_fresh = session.sent == len(takens)
-        if not (is_fresh and any(self._backlog.state(taken.unit) is State.READY for taken in takens)):
-            return
+        is_still = self._backlog.is_still
+        returned = sum(is_still(taken, State.READY) for taken in takens)
+        put_off = sum(is_still(taken, State.DEFERRED) for taken in takens)
+        if put_off:
+            site.window.broken()
+        if returned + put_off < len(takens) or session.sent > len(takens):
+            return  # something was sent, or the peer closed while it idled, or its limit of messages is reached
         if session.host is not None:
             site.shun(session.host, self._clock())
+        if put_off:
+            return
         for taken in takens:
             if (line := self._backlog.find_line(taken.destination.key)) is not None and line.ready:
                 site.join(line)
@@ -540,7 +566,7 @@ class Pool:
         if target is not None and target.route is not None:
             route, target.route = target.route, None
             return route
-        route = await self.resolver.route(line.destination, self._clock())
+        route = await self._resolver.route(line.destination, self._clock())
         if route.site == session.site.key:
             return route
         if target is not None:
@@ -612,7 +638,7 @@ class Pool:
                 self._backlog.defer(taken.unit, due, taken.attempts, taken.notified, reason=Reason.INTERNAL)
 
     def _still_taken(self, takens: list[Taken]) -> list[Taken]:
-        return [taken for taken in takens if self._backlog.state(taken.unit) is State.TAKEN]
+        return [taken for taken in takens if self._backlog.is_still(taken, State.TAKEN)]
 
     # --- time ---------------------------------------------------------------------------------------------------
 

@@ -129,7 +129,9 @@ class Backlog:
 
         `due` in the past: ready now; inf: held. `recipients` are indices in envelope.recipients, at least one.
         """
-        line = self._by_key.get(destination.key) or self.line(destination)
+        line = self._by_key.get(destination.key)
+        if line is None or line.destination is not destination:
+            line = self.line(destination)
         most = destination.limits.recipients_per_transaction
         if len(recipients) > most > 0:
             chunks = [recipients[n : n + most] for n in range(0, len(recipients), most)]
@@ -421,6 +423,10 @@ class Backlog:
 
     def state(self, unit: int) -> State:
         return State(self._state[unit])
+
+    def is_still(self, taken: Taken, state: State) -> bool:
+        """Whether this unit of this message is in `state`. A slot that ended may hold another message by now."""
+        return self._state[taken.unit] == state and self._ref[taken.unit] == taken.ref
 
     def is_wanted(self, unit: int) -> bool:
         """False for a taken unit that was forgotten or removed meanwhile: no dot may be sent for it."""
