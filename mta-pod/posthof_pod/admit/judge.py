@@ -11,8 +11,9 @@ Rules
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+from posthof_crds import names
 from posthof_crds.engine import ActionKind, EngineConfig, ListenerRole
 from posthof_pod.admit import headers
 from posthof_pod.admit.policy import CompiledPolicy, Facts, headers_of
@@ -22,6 +23,11 @@ from posthof_pod.model import Destination, DestinationKind, Envelope, Recipient
 from posthof_pod.replies import Reply
 from posthof_pod.smtp.gate import Incoming, Session
 from posthof_pod.smtp.grammar import RecipientParameters
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+REMEMBERED = 16384  # opinions of each sort that are kept; then they are formed anew
 
 NOWHERE = Destination(key="no-route", kind=DestinationKind.LOCAL, name="")
 """Where mail waits whose rule or MailDomain is gone: each try asks for its way again."""
@@ -59,14 +65,37 @@ class Admission:
         self.policy = CompiledPolicy(config)
         self.routes = Routes(self.policy)
         self.recipients = Recipients(self.policy, callout=callout, is_own=is_own)
+        self._by_domain: dict[tuple[str, str, str, str], str] = {}  # role, client, sender, domain -> the rule
+        self._ways: dict[tuple[str, str, str, str, str, bool], Destination] = {}
         self._hops = {listener.name: listener.limits.hops for listener in config.listeners}
 
     def recipient(
         self, session: Session, sender: str, address: str, parameters: RecipientParameters
     ) -> Answer | Awaitable[Answer]:
         """RCPT TO: who it stands for, or the reply that refuses it."""
-        facts = Facts(session.role, session.client, sender, address)
-        return self.recipients.resolve(facts, int(parameters.notify), parameters.orcpt)
+        role, client = session.role, session.client
+        domain = address[address.rfind("@") + 1 :]
+        key = (role, client, sender if self.policy.uses_senders else "", domain)
+        rule = self._by_domain.get(key)
+        if rule is not None:
+            return (Recipient(address, rule, int(parameters.notify), parameters.orcpt),)
+        facts = Facts(role, client, sender, address)
+        answer = self.recipients.resolve(facts, int(parameters.notify), parameters.orcpt)
+        if (
+            isinstance(answer, tuple)
+            and not isinstance(answer, Reply)
+            and self._is_by_domain(address, domain, answer)
+        ):
+            _remember(self._by_domain, key, answer[0].rule)
+        return answer
+
+    def _is_by_domain(self, address: str, domain: str, answer: tuple[Recipient, ...]) -> bool:
+        """Whether any other address at this foreign domain would be answered in the same way."""
+        only = answer[0]
+        if len(answer) != 1 or only.address != address or only.original or not only.rule or self.policy.header_names:
+            return False
+        name = names.split(address)[1]
+        return name == domain and name not in self.config.domains and self.policy.is_by_domain(name)
 
     async def judge(self, mail: Incoming) -> Verdict:
         """The content is there: hops, rules that look at headers, duplicates, what is held and what is dropped."""
@@ -157,4 +186,20 @@ class Admission:
 
     def destination(self, envelope: Envelope, recipient: Recipient) -> Destination:
         """Where a recipient goes now."""
-        return self.routes.destination(envelope, recipient) or NOWHERE
+        address = recipient.address
+        domain = address[address.rfind("@") + 1 :]
+        sender = envelope.sender if self.policy.uses_senders else ""
+        is_forwarded = bool(recipient.original or envelope.origin)
+        key = (envelope.role, envelope.client, sender, domain, recipient.rule, is_forwarded)
+        known = self._ways.get(key)
+        if known is None:
+            known = self.routes.destination(envelope, recipient) or NOWHERE
+            if self.policy.is_by_domain(names.split(address)[1]):
+                _remember(self._ways, key, known)
+        return known
+
+
+def _remember(table: dict[K, V], key: K, value: V) -> None:
+    if len(table) >= REMEMBERED:
+        table.clear()
+    table[key] = value

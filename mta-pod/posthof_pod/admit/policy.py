@@ -120,6 +120,7 @@ class _CompiledRule:
         "bit",
         "headers",
         "is_bounded",
+        "is_by_domain",
         "lets_out",
         "named",
         "order",
@@ -137,6 +138,7 @@ class _CompiledRule:
         self.bit = 1 << order if match.clients else 0
         self.senders = patterns.AddressSet(match.senders) if match.senders else None
         self.recipients = patterns.AddressSet(match.recipients) if match.recipients else None
+        self.is_by_domain = all(pattern != "<>" and patterns.parts(pattern)[0] == "*" for pattern in match.recipients)
         literal = [pattern for pattern in match.recipients if patterns.literal_domain(pattern)]
         self.named = patterns.AddressSet(literal)
         self.headers = tuple((header.name, patterns.Glob(header.pattern.casefold())) for header in match.headers)
@@ -213,6 +215,15 @@ class CompiledPolicy:
     def has_rules_for(self, domain: str) -> bool:
         """Would any rule be asked for a recipient there? `domain` in its one form."""
         return bool(self._rules) and bool(self._asked(domain))
+
+    def is_by_domain(self, domain: str) -> bool:
+        """Whether the local part of a recipient there makes no difference to any rule. `domain` in its one form."""
+        return all(each.is_by_domain for each in self._asked(domain))
+
+    @property
+    def uses_senders(self) -> bool:
+        """Whether any rule looks at the sender."""
+        return self._uses_senders
 
     def _asked(self, domain: str) -> tuple[_CompiledRule, ...]:
         """The rules that can match a recipient at this domain, in order."""
