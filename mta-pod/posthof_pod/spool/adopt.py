@@ -250,7 +250,7 @@ class Adopter:
                 continue
             break
         lane = core.add_lane(name, number, Folder(name, core.worker, is_made=True))
-        lane.state = LaneState.CLOSED
+        lane.become(LaneState.CLOSED)
         lane.closed_at = core.monotonic()
         for scan in found.scans:
             segment = Segment(scan.name, size=min(scan.end, scan.cut), nonce=scan.nonce)

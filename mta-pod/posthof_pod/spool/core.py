@@ -157,7 +157,7 @@ class Core:
         name = layout.new_lane(self.clock(), self.random(4))
         folder = Folder(name, self.worker, is_made=False)
         lane = self.add_lane(name, 1, folder)
-        lane.state = LaneState.OPEN
+        lane.become(LaneState.OPEN)
         self.open_lane = lane
         return lane
 
@@ -171,7 +171,7 @@ class Core:
     def lane_for_mail(self) -> Lane:
         """The open lane, or a new one when that has enough."""
         lane = self.open_lane
-        if lane is not None and lane.state is LaneState.OPEN:
+        if lane is not None:
             if lane.live < self.settings.lane_messages and lane.size < self.settings.lane_bytes:
                 return lane
             self.close_lane(lane)
@@ -179,7 +179,7 @@ class Core:
 
     def close_lane(self, lane: Lane) -> None:
         """No more new mail; its segment is sealed, so a replay reads only the end of it."""
-        lane.state = LaneState.CLOSED
+        lane.become(LaneState.CLOSED)
         lane.closed_at = self.monotonic()
         if self.open_lane is lane:
             self.open_lane = None
@@ -192,7 +192,7 @@ class Core:
         for ref in refs:
             self.cache.drop(ref)
         self.live -= lane.live
-        lane.state = LaneState.GONE
+        lane.become(LaneState.GONE)
         self.lanes.pop(lane.slot, None)
         self.by_name.pop(lane.name, None)
         if self.open_lane is lane:
@@ -251,7 +251,7 @@ class Core:
 
     def _remove_lane(self, lane: Lane) -> None:
         lane.is_removing = True
-        lane.state = LaneState.REMOVING  # nothing may come into it any more
+        lane.become(LaneState.REMOVING)  # nothing may come into it any more
         kept = [segment.name for segment in lane.segments if segment.is_kept]
 
         def gone(error: OSError | None) -> None:
@@ -259,7 +259,7 @@ class Core:
             if lane.state is not LaneState.REMOVING:
                 return
             if error is not None:
-                lane.state = LaneState.CLOSED  # the keeper asks again
+                lane.become(LaneState.CLOSED)  # the keeper asks again
                 return
             self.drop_lane(lane)
             for name in kept:

@@ -104,6 +104,8 @@ class Lane:
         self.claim = claim
         self.folder = folder
         self.state = LaneState.OPEN
+        self.takes_mail = True  # accepts whose number was handed out may come
+        self.is_writable = True
         self.segments: list[Segment] = []  # oldest first
         self.first = 0  # ordinal of segments[0]
         self.current: Segment | None = None
@@ -141,9 +143,11 @@ class Lane:
     def live_bytes(self) -> int:
         return sum(segment.live_bytes for segment in self.segments)
 
-    @property
-    def is_writable(self) -> bool:
-        return self.state in (LaneState.OPEN, LaneState.CLOSED, LaneState.LEAVING)
+    def become(self, state: LaneState) -> None:
+        """Change its state, and what follows from that."""
+        self.state = state
+        self.takes_mail = state in (LaneState.OPEN, LaneState.CLOSED)
+        self.is_writable = self.takes_mail or state is LaneState.LEAVING
 
     def segment_at(self, ordinal: int) -> Segment:
         return self.segments[ordinal - self.first]
@@ -183,7 +187,9 @@ class Lane:
 
     def drop(self, row: int) -> None:
         """It is done: the row may be used again."""
-        self.leave_segment(row)
+        segment = self.segments[self.ordinals[row] - self.first]
+        segment.live -= 1
+        segment.live_bytes -= self.lengths[row]
         self.live -= 1
         self.flags[row] = 0
         self.generations[row] = (self.generations[row] + 1) & 0xFF

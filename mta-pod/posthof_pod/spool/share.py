@@ -60,7 +60,7 @@ class Sharer:
     async def leave(self, lane: Lane) -> None:
         """Give one lane away: its attempts end, then it is free."""
         core = self._core
-        lane.state = LaneState.LEAVING
+        lane.become(LaneState.LEAVING)
         lane.busy = set(core.callbacks.on_gone(lane.refs()) or ())
         if lane.busy:
             lane.quiet = asyncio.Event()
@@ -76,14 +76,15 @@ class Sharer:
         except OSError as error:
             core.event("offer_failed", lane=lane.name, error=str(error))
         if lane.state is LaneState.LEAVING:  # it could not be freed: go on with it
-            lane.state = LaneState.CLOSED
+            lane.become(LaneState.CLOSED)
             await self._announce(lane)
 
     async def free(self, lane: Lane, load: int) -> None:
         """`free.<n>`: all of the lane is synced. OSError: it is still ours."""
         core = self._core
+        core.callbacks.on_gone(lane.refs())  # reports came in since it began to leave
         last = (lane.segments[-1].name, lane.segments[-1].position) if lane.segments else None
-        lane.state = LaneState.OFFERED
+        lane.become(LaneState.OFFERED)
         lane.offered_at = core.monotonic()
         await core.io(protocol.release(lane.name, lane.claim, core.worker, last, load))
         core.event("offered", lane=lane.name, messages=lane.live)
@@ -102,7 +103,7 @@ class Sharer:
         nonce = core.random(record.NONCE_BYTES)
         opened = await core.io(protocol.cut(lane.name, start, nonce))
         core.journal.resume(lane, start, nonce, opened)
-        lane.state = LaneState.CLOSED
+        lane.become(LaneState.CLOSED)
         await core.io(protocol.withdraw(lane.name))
         core.event("claimed_back", lane=lane.name, messages=lane.live)
         await self._announce(lane)

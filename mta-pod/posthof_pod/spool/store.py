@@ -200,14 +200,12 @@ class Spool:
         """The lane an id was made for. Temporary: it may not be written now."""
         name, _, number = message.rpartition("-")
         lane = self._core.by_name.get(name)
+        if lane is None or not lane.takes_mail or lane.failures > 1:
+            raise Temporary(TROUBLE, f"lane {name} is no longer ours, or cannot be written")
         if self._journal.is_fenced:
             raise Temporary(TROUBLE, "this worker is fenced")
         if self._core.is_stopping:
             raise Temporary(CLOSING, "stopping")
-        if lane is None or not lane.is_writable or lane.state is LaneState.LEAVING:
-            raise Temporary(TROUBLE, f"lane {name} is no longer ours")
-        if lane.failures > 1:
-            raise Temporary(TROUBLE, f"lane {name} cannot be written: {lane.failures} failures in a row")
         return lane, int(number)
 
     # -- deliver ----------------------------------------------------------------------------------------------------
@@ -292,8 +290,9 @@ class Spool:
         another worker meanwhile is left alone, counted as a possible duplicate.
         """
         try:
-            lane, row = self._find(ref)
-        except Gone:
+            lane = self._lanes[ref >> 32]
+            row = lane.row(ref)
+        except LookupError:
             self._settle_late(ref)
             return None
         if not lane.is_writable or self._journal.is_fenced:
@@ -331,7 +330,8 @@ class Spool:
         self._cache.drop(ref)
         lane.drop(row)
         core.live -= 1
-        if lane.segments[0].live == 0:
+        oldest = lane.segments[0]
+        if oldest.live == 0 and (oldest is not lane.current or lane.live == 0):
             core.tidy(lane)
 
     def _states_after(self, lane: Lane, row: int, settlement: Settlement) -> bytearray:
