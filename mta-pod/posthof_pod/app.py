@@ -44,6 +44,7 @@ from posthof_pod.observe.log import Log
 from posthof_pod.resolve.assembly import Resolution, assemble
 from posthof_pod.resolve.own import is_local_address
 from posthof_pod.schedule.backlog import Backlog
+from posthof_pod.schedule.line import Line
 from posthof_pod.spool.layout import new_worker
 from posthof_pod.spool.liveness import FlockLiveness
 from posthof_pod.spool.store import Spool
@@ -51,6 +52,7 @@ from posthof_pod.spool.store import Spool
 STDOUT = 1
 LATE_EVERY = 1.0  # seconds between two words to the spool of how late the oldest ready mail is
 FENCED = 1  # exit status
+_RESOLVES = ("resolver", "hostname", "direct_port", "listeners")  # what a resolver is made of
 
 
 class Worker:
@@ -151,7 +153,7 @@ class Worker:
         """Another configuration, in one turn of the loop. Queued mail finds its new way at its next try."""
         mta = self.mta
         admission = Admission(config, callout=self.callout, is_own=is_local_address)
-        if config.resolver != mta.config.resolver or config.hostname != mta.config.hostname:
+        if any(getattr(config, name) != getattr(mta.config, name) for name in _RESOLVES):
             self.resolution = assemble(config, rng=random.random)
             mta.pool.resolver = self.resolution.resolver
         self.contexts, self.secrets = contexts, swap.secrets
@@ -335,9 +337,16 @@ class Worker:
     async def _watch(self) -> None:
         """Once a second: how late is the oldest ready mail? The spool shares its backlog by that."""
         while not self._is_stopping:
-            oldest = self.mta.backlog.totals().oldest_ready
+            oldest = min(map(self._oldest, self.mta.backlog.lines()), default=flow.FOREVER)
             self.mta.spool.note_late(max(0.0, self.mta.clock() - oldest) if oldest != flow.FOREVER else 0.0)
             await asyncio.sleep(LATE_EVERY)
+
+    def _oldest(self, line: Line) -> float:
+        """Since when the oldest ready mail of a destination waits; a site that is down holds its mail back itself."""
+        if not line.ready:
+            return flow.FOREVER
+        status = self.mta.pool.status(line.destination.key)
+        return flow.FOREVER if status is not None and status.is_down else self.mta.backlog.counts(line).oldest_ready
 
     def _spawn(self, work: Any) -> None:
         task = self.loop.create_task(work)

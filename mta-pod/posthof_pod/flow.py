@@ -192,6 +192,10 @@ async def attempt(due: list[Taken], connection: Connection | None, mta: Mta) -> 
             return False
         following = loads[n + 1].outgoing if n + 1 < len(loads) else None
         outcomes = await connection.send(load.outgoing, following)
+        if _was_false_start(connection, outcomes):
+            for rest in loads[n:]:  # the pool tries the next host, within the bounds of one try
+                mta.backlog.give_back(rest.taken.unit)
+            return False
         await conclude(load.taken, load.stored.envelope, outcomes, mta, tls=connection.tls)
     return connection.is_usable
 
@@ -254,6 +258,15 @@ async def _is_stale(line: Line, mta: Mta) -> bool:
     destination = mta.admission.destination(envelope, envelope.recipients[row.recipients[0]])
     mta.backlog.line(destination)  # the same key with new hosts: the newest value counts
     return destination.key != row.destination.key
+
+
+def _was_false_start(connection: Connection, outcomes: list[Outcome]) -> bool:
+    """Whether a fresh session broke in its first transaction, before the dot: another host may do better."""
+    return (
+        connection.messages <= 1
+        and not connection.is_usable
+        and all(o.status is Status.DEFERRED and o.reason in _BROKEN for o in outcomes)
+    )
 
 
 # ---- parts of the way out -----------------------------------------------------------------------------------------
@@ -348,9 +361,13 @@ async def _drop(load: Load, mta: Mta) -> None:
         mta.backlog.give_back(taken.unit)
         return
     else:
-        outcomes = await mta.maildirs.deliver(
-            stored.envelope, taken.recipients, stored.trace, stored.body, domain, is_repeat=not taken.is_tried
-        )
+        try:
+            outcomes = await mta.maildirs.deliver(
+                stored.envelope, taken.recipients, stored.trace, stored.body, domain, is_repeat=not taken.is_tried
+            )
+        except Damaged as error:
+            _set_aside(taken, error, mta)
+            return
     await conclude(taken, stored.envelope, outcomes, mta)
 
 
@@ -428,7 +445,13 @@ async def _report(
         now=now,
         new_id=lambda: mta.spool.next_id(taken.ref),
     )
-    return None if made is None else (made.envelope, made.trace, made.body)
+    if made is None:
+        return None
+    own = mta.admission.own(made.envelope)
+    if own is None:
+        mta.events.report_dropped(made.envelope, range(len(made.envelope.recipients)), "nobody takes this address")
+        return None
+    return own, made.trace, made.body
 
 
 def _follow_report(done: asyncio.Future[Stored], mta: Mta) -> None:
@@ -439,4 +462,5 @@ def _follow_report(done: asyncio.Future[Stored], mta: Mta) -> None:
     enqueue(stored.ref, stored.envelope, mta.admission.shares(stored.envelope), mta, is_tried=True)
 
 
+_BROKEN = frozenset({Reason.PEER_CLOSED, Reason.PEER_TIMEOUT, Reason.PEER_BROKEN})
 _SILENT = frozenset({Status.DELIVERED, Status.RELAYED, Status.DEFERRED, Status.UNCERTAIN, Status.HELD})

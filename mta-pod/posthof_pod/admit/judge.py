@@ -13,13 +13,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, TypeVar
 
+import msgspec
+
 from posthof_crds import names
 from posthof_crds.engine import ActionKind, EngineConfig, ListenerRole
 from posthof_pod.admit import headers
 from posthof_pod.admit.policy import CompiledPolicy, Facts, headers_of
 from posthof_pod.admit.recipients import Answer, Asker, Recipients, is_never_own
 from posthof_pod.admit.route import Routes
-from posthof_pod.model import Destination, DestinationKind, Envelope, Recipient
+from posthof_pod.model import Destination, DestinationKind, Envelope, Origin, Recipient
 from posthof_pod.replies import Reply
 from posthof_pod.smtp.gate import Incoming, Session
 from posthof_pod.smtp.grammar import RecipientParameters
@@ -65,6 +67,7 @@ class Admission:
         self.policy = CompiledPolicy(config)
         self.routes = Routes(self.policy)
         self.recipients = Recipients(self.policy, callout=callout, is_own=is_own)
+        self._unasked = Recipients(self.policy, is_own=is_own)  # for our own mail: the next hop itself will say no
         self._by_domain: dict[tuple[str, str, str, str], str] = {}  # role, client, sender, domain -> the rule
         self._ways: dict[tuple[str, str, str, str, str, bool], Destination] = {}
         self._hops = {listener.name: listener.limits.hops for listener in config.listeners}
@@ -173,6 +176,17 @@ class Admission:
             mail.has_binary,
         )
         return envelope, trace
+
+    def own(self, envelope: Envelope) -> Envelope | None:
+        """A message made here, with its recipients as RCPT TO would have them: aliases of ours are followed. None:
+        nobody is left who could take it."""
+        found: list[Recipient] = []
+        for recipient in envelope.recipients:
+            facts = Facts("", "", envelope.sender, recipient.address, origin=Origin.REPORT)
+            answer = self._unasked.resolve(facts, recipient.notify, recipient.orcpt)
+            if isinstance(answer, tuple) and not isinstance(answer, Reply):
+                found += answer
+        return msgspec.structs.replace(envelope, recipients=tuple(found)) if found else None
 
     def shares(self, envelope: Envelope, held: frozenset[int] = frozenset()) -> list[Share]:
         """The message's recipients by destination."""

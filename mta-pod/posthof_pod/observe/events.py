@@ -215,7 +215,7 @@ class Events:
             host,
             tls,
             enhanced,
-            CODES[code] + reply,
+            reply if reply.startswith(CODES[code]) else CODES[code] + reply,
             delay,
             envelope.size,
             to.rule,
