@@ -248,10 +248,12 @@ class Worker:
         elif name == "adopted":
             events.lane_adopted(
                 str(fields.get("lane")),
-                str(fields.get("owner", "")),
+                str(fields.get("old", "")),
                 int(str(fields.get("messages", 0))),
                 float(str(fields.get("seconds", 0.0))),
             )
+        elif name == "offered":
+            events.lane_freed(str(fields.get("lane")), int(str(fields.get("messages", 0))))
         elif name in ("damaged", "unreadable", "set_aside", "torn"):
             events.spool_damaged(f"{fields.get('lane', '')}/{fields.get('segment', '')}", f"{name}: {_words(fields)}")
         elif name == "segment_given_up":

@@ -221,9 +221,19 @@ class Desk:
             return None
         try:
             envelope = await self._mta.spool.envelope(ref)
+            item = self._describe(ref, envelope, rows)
+            if any(row.reason is Reason.REPLAYED for row in rows):
+                await self._recall(ref, item)
         except (Damaged, Gone):
             return None
-        return self._describe(ref, envelope, rows)
+        return item
+
+    async def _recall(self, ref: int, item: QueueItem) -> None:
+        """Mail read back at a start waits for what its last settle says."""
+        state = await self._mta.spool.state(ref)
+        for waiting in item.waiting:
+            if state.reason and waiting.reason == Reason.REPLAYED:
+                waiting.reason = state.reason
 
     def _describe(self, ref: int, envelope: Envelope, rows: list[Row]) -> QueueItem:
         waiting = [recipient for row in rows for recipient in _waiting(row, envelope)]
