@@ -190,21 +190,24 @@ class DotReader(Content):
         """Reads data[at:]; returns the index behind the end of DATA, or -1: all of it was content so far."""
         tail = self._tail
         text = tail + (data[at:] if at else data)
-        end = text.find(END)
-        if end >= 0:
-            self.raw += end + 5 - len(tail)
-            self._take_segment(text[: end + 2])
-            return at + end + 5 - len(tail)
+        dot = text.find(b"\r\n.")  # a stuffed dot or the end: one pass where there is neither
+        if dot >= 0:
+            end = dot if text.startswith(END, dot) else text.find(END, dot)
+            if end >= 0:
+                self.raw += end + 5 - len(tail)
+                self._take_segment(text[: end + 2], has_dots=dot < end)
+                return at + end + 5 - len(tail)
         held = _held_back(text)
         self.raw += len(text) - len(tail)
         self._tail = text[len(text) - held :]
         if held < len(text):
-            self._take_segment(text[: len(text) - held] if held else text)
+            self._take_segment(text[: len(text) - held] if held else text, has_dots=dot >= 0)
         return -1
 
-    def _take_segment(self, segment: bytes) -> None:
+    def _take_segment(self, segment: bytes, *, has_dots: bool) -> None:
         """`segment` begins right after what was taken before, and cuts no CRLF nor dot from its CRLF."""
-        segment = segment.replace(b"\r\n.", b"\r\n")
+        if has_dots:
+            segment = segment.replace(b"\r\n.", b"\r\n")
         if not self._is_begun:
             self._is_begun = True
             segment = segment[2:]
