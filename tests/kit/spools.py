@@ -134,3 +134,8 @@ async def until(condition: Callable[[], object] | Callable[[], Awaitable[object]
         if asyncio.get_running_loop().time() > ends:
             raise TimeoutError("the condition was not met")
         await asyncio.sleep(0.005)
+
+
+def found(root: Path, pattern: str) -> list[Path]:
+    """Files below a spool's root, sorted."""
+    return sorted(root.glob(pattern))

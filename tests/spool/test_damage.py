@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kit.spools import BODY, Harness, content, done, killed, running, settings, until
+from kit.spools import BODY, Harness, content, done, found, killed, running, settings, until
 from posthof_pod.spool import Damaged, Volume, record, replay
 from posthof_pod.spool.check import Weight, check
 
@@ -41,9 +41,9 @@ def test_a_flipped_bit_in_a_middle_record_costs_that_message_only_and_is_reporte
             for live in second.lives:
                 second.spool.settle(live.ref, done())
             await until(lambda: not list((tmp_path / "lanes").iterdir()))
-            (kept,) = (tmp_path / "damaged").iterdir()
+            (kept,) = found(tmp_path, "damaged/*/1-1.seg")
             assert kept.read_bytes() == data
-            assert "set_aside" in second.names()
+            await until(lambda: "set_aside" in second.names())
         finally:
             await second.spool.stop()
 
@@ -240,7 +240,7 @@ def test_check_finds_what_is_torn_damaged_or_in_the_way(tmp_path: Path) -> None:
         data = bytearray(segment.read_bytes())
         data[data.index(BODY + b"1") + 3] ^= 1
         segment.write_bytes(bytes(data) + b"torn")
-        (blob,) = [path for path in tmp_path.glob("lanes/*/*.blob") if path.stat().st_size == 5000]
+        (blob,) = [path for path in found(tmp_path, "lanes/*/*.blob") if path.stat().st_size == 5000]
         blob.write_bytes(b"z" * 4999 + b"y")
         texts = [finding.text for finding in check(Volume(tmp_path)).findings if finding.weight is Weight.DAMAGE]
         assert len(texts) == 2

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kit.faulty import FaultyVolume
-from kit.spools import BODY, Harness, Lying, content, done, killed, running, settings, until, waiting
+from kit.spools import BODY, Harness, Lying, content, done, found, killed, running, settings, until, waiting
 from posthof_pod.model import Held
 from posthof_pod.replies import Temporary
 from posthof_pod.spool import FlockLiveness, Verdict, Volume, adopt, layout, new_worker
@@ -96,7 +96,7 @@ def test_a_lane_with_a_zombies_new_segment_is_replayed_without_it(tmp_path: Path
                     second.spool.settle(live.ref, done())
             await asyncio.sleep(0.05)
         # The zombie of claim 1 wakes up in the middle of a compaction: its copies come long after the take-over.
-        (segment,) = tmp_path.glob("lanes/*/1-1.seg")
+        (segment,) = found(tmp_path, "lanes/*/1-1.seg")
         data = segment.read_bytes()
         from posthof_pod.spool import protocol, record
 
@@ -206,7 +206,7 @@ def test_no_trace_is_left_of_a_worker_that_stopped_with_nothing_queued(tmp_path:
             stored = [await first.put() for _ in range(3)]
             for one in stored:
                 first.spool.settle(one.ref, done())
-        assert [path.name for path in tmp_path.rglob("*") if path.name not in layout.FOLDERS] == []
+        assert [path.name for path in found(tmp_path, "**/*") if path.name not in layout.FOLDERS] == []
 
     asyncio.run(main())
 

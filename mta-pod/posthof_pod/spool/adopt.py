@@ -21,8 +21,8 @@ from .core import Core
 from .lane import BLOB, NESTED, TRIED, Lane, LaneState, Segment
 from .liveness import Liveness, Verdict
 from .protocol import Folder, Holding, Steps, Vanished
-from .record import Start
 from .replay import Replay
+from .volume import Disk
 
 SLICE = 250  # messages told to the engine in one turn of the loop
 DOTS_END = 2.0  # seconds after the fence until an unproven dead worker's dots have ended
@@ -93,16 +93,14 @@ class Adopter:
         taken = 0
         unowned = 0
         named: set[str] = set()
-        for name in _mixed(names, core.worker):
+        others = [name for name in names if name not in core.by_name and name not in self.newer]
+        for name, holding in await core.reading(partial(_find_all, core.disk, _mixed(others, core.worker))):
             if core.is_stopping or core.journal.is_fenced:
                 break
             if name.startswith(layout.GONE):
                 await self._sweep(name.removeprefix(layout.GONE))
                 continue
-            if name in core.by_name or name in self.newer:
-                continue
-            holding = await core.reading(partial(protocol.run, core.disk, protocol.find(name)))
-            if holding is None:
+            if holding is None or name in core.by_name:
                 continue
             if not holding.is_free:
                 named.add(holding.holder)
@@ -148,8 +146,8 @@ class Adopter:
             await asyncio.sleep(WAIT)
         try:
             return await self.take(name, holding, is_proven=holding.holder not in peers.dead - peers.proven)
-        except (OSError, Vanished) as error:
-            core.event("take_over_failed", lane=name, error=str(error))
+        except Exception as error:  # whatever a lane holds, it must not stop us from taking the others
+            core.event("take_over_failed", lane=name, error=repr(error))
             return 0
 
     async def take_offered(self, name: str, holding: Holding) -> int:
@@ -239,16 +237,7 @@ class Adopter:
     async def _open(self, name: str, number: int, found: Replay) -> Lane:
         """Begin our own segment, with the lengths that count of the others."""
         core = self._core
-        k = 1
-        while True:
-            nonce = core.random(record.NONCE_BYTES)
-            start = Start(name, number, k, core.worker, found.lengths())
-            try:
-                opened = await core.io(protocol.cut(name, start, nonce))
-            except FileExistsError:
-                k += 1  # an earlier try of ours broke off here
-                continue
-            break
+        start, nonce, opened = await core.open_segment(name, number, found.lengths())
         lane = core.add_lane(name, number, Folder(name, core.worker, is_made=True))
         lane.become(LaneState.CLOSED)
         lane.closed_at = core.monotonic()
@@ -333,6 +322,15 @@ class Adopter:
 def _fence_and_remove(worker: str, by: str) -> Steps[None]:
     yield from protocol.fence(worker, by)
     yield from protocol.remove_worker(worker)
+
+
+def _find_all(disk: Disk, names: list[str]) -> list[tuple[str, Holding | None]]:
+    """Whose each lane is, in one go: what changes meanwhile, the claim finds out."""
+    found: list[tuple[str, Holding | None]] = []
+    for name in names:
+        is_lane = not name.startswith(".")
+        found.append((name, protocol.run(disk, protocol.find(name)) if is_lane else None))
+    return found
 
 
 def _mixed(names: list[str], worker: str) -> list[str]:

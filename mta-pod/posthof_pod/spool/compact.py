@@ -40,6 +40,8 @@ class Compactor:
         for row in list(lane.rows()):
             if lane.ordinals[row] != lane.first or lane.flags[row] & (COPYING | BAD) or copied >= AT_ONCE:
                 continue
+            if lane.ref(row) in lane.trying:
+                continue  # its `try` is on the way: a copy placed now would not tell of it
             copied += await self._copy(lane, lane.ref(row))
         if copied:
             self._core.journal.settle_later(lane)
@@ -51,7 +53,12 @@ class Compactor:
             before = _where(lane, ref)
             found = await self._reader.accept(ref)
             settle = await self._reader.settle(ref)
-            if _where(lane, ref) != before or lane.state not in (LaneState.OPEN, LaneState.CLOSED) or lane.is_blocked:
+            if (
+                ref in lane.trying
+                or _where(lane, ref) != before
+                or lane.state not in (LaneState.OPEN, LaneState.CLOSED)
+                or lane.is_blocked
+            ):
                 return 0  # it changed while we read: the next round tries again
         except Gone:
             return 0

@@ -19,8 +19,8 @@ from .cache import Cache, Live, Stored
 from .iothread import IOThread
 from .journal import Journal
 from .lane import BLOB, TRIED, Lane, LaneState, Segment
-from .layout import SegmentName
 from .protocol import Folder, Removal, Steps
+from .record import Start
 from .volume import Disk
 
 T = TypeVar("T")
@@ -201,6 +201,19 @@ class Core:
         closing.add_done_callback(lambda done: done.exception())
         return refs
 
+    async def open_segment(
+        self, name: str, claim: int, lower: tuple[tuple[int, int, int], ...]
+    ) -> tuple[Start, bytes, tuple[int, int]]:
+        """The first segment of a claim of ours: its start, nonce, and descriptor and length."""
+        k = 1
+        while True:
+            nonce = self.random(record.NONCE_BYTES)
+            start = Start(name, claim, k, self.worker, lower)
+            try:
+                return start, nonce, await self.io(protocol.cut(name, start, nonce))
+            except FileExistsError:
+                k += 1  # an earlier try of ours broke off here
+
     async def settle_down(self, lane: Lane) -> None:
         """Wait until all of the lane is on the volume. OSError: it will not be."""
         for _ in range(SYNC_TRIES):
@@ -252,7 +265,8 @@ class Core:
     def _remove_lane(self, lane: Lane) -> None:
         lane.is_removing = True
         lane.become(LaneState.REMOVING)  # nothing may come into it any more
-        kept = [segment.name for segment in lane.segments if segment.is_kept]
+        is_kept = any(segment.is_kept for segment in lane.segments)
+        steps = protocol.set_lane_aside if is_kept else _remove_lane
 
         def gone(error: OSError | None) -> None:
             lane.is_removing = False
@@ -262,13 +276,13 @@ class Core:
                 lane.become(LaneState.CLOSED)  # the keeper asks again
                 return
             self.drop_lane(lane)
-            for name in kept:
-                self.event("set_aside", lane=lane.name, segment=str(name))
+            if is_kept:
+                self.event("set_aside", lane=lane.name, segment="")
 
         if not lane.folder.is_made and not lane.segments:
             gone(None)  # nothing was ever written
         else:
-            self._remove(lane, lambda: _remove_all(lane.name, kept), gone)
+            self._remove(lane, lambda: steps(lane.name), gone)
 
     def _remove(self, lane: Lane, steps: Callable[[], Steps[None]], gone: Callable[[OSError | None], None]) -> None:
         def tell(error: OSError | None) -> None:
@@ -333,15 +347,12 @@ class Core:
             self.dots = 0
 
 
-def _remove_all(lane: str, kept: list[SegmentName]) -> Steps[None]:
-    for name in kept:
-        yield from protocol.remove_segment(lane, name, is_kept=True)
+def _remove_lane(lane: str) -> Steps[None]:
     try:
         yield from protocol.remove_lane(lane)
     except OSError as error:
-        # The rename is what counts; a name that stays inside is swept later.
         if error.errno not in protocol.STAYS:
-            raise
+            raise  # else: the rename is what counts, a name that stays inside is swept later
 
 
 def _fresh(stored: Stored) -> tuple[Held, ...]:

@@ -53,7 +53,10 @@ class IOThread:
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
-            job.work()
+            try:
+                job.work()
+            except Exception as error:  # our own fault: the thread must go on, or nobody is ever answered
+                self.tell(self.loop.call_exception_handler, {"message": f"job {job!r}", "exception": error})
 
 
 class _CallJob:

@@ -29,7 +29,7 @@ from .volume import Disk
 
 APPEND_DELAY = 0.01  # seconds a settle waits for a turn to ride along before it is written by itself
 CLOSED_DELAY = 1.0  # seconds until the settles of a lane without new mail are synced
-SEALING = 64  # bytes kept free for the head and the foot of `end`
+SEALING = 128  # bytes kept free for the head and the foot of `end`
 MOST_OPEN = 64  # segments of closed lanes kept open for writing
 
 # What `Segment.entries` holds until the record is synced: a tuple that begins with one of these.
@@ -225,6 +225,9 @@ class Journal:
     def flushed(self, lane: Lane | None = None) -> asyncio.Future[None]:
         """Resolves when all that was placed (in this lane) before is synced, or given up and written again."""
         future: asyncio.Future[None] = self._loop.create_future()
+        if self.is_fenced or self.is_stopped:
+            future.set_result(None)
+            return future
         for segment, of in self._unsynced.items():
             if lane is None or of is lane:
                 segment.is_urgent = True

@@ -49,6 +49,7 @@ class Keeper:
         """Settle, sync, free what is live for others, remove what is not, then our own folder."""
         core = self._core
         core.is_stopping = True
+        self._sharer.stop()
         await self._end_task()
         if not core.journal.is_fenced:
             for lane in list(core.lanes.values()):
@@ -85,6 +86,7 @@ class Keeper:
     def abandon(self) -> None:
         """End without a trace of an end."""
         self._core.is_stopping = True
+        self._sharer.stop()
         if self._task is not None:
             self._task.cancel()
             self._task = None
@@ -110,8 +112,8 @@ class Keeper:
                 if core.monotonic() >= next_round:
                     await self._round()
                     next_round = core.monotonic() + EVERY
-            except (OSError, protocol.Vanished) as error:
-                core.event("upkeep_failed", error=str(error))
+            except Exception as error:  # without this task no look is made: it goes on whatever happens
+                core.event("upkeep_failed", error=repr(error))
             await asyncio.sleep(STEP)
 
     async def _round(self) -> None:

@@ -121,6 +121,7 @@ class Lane:
         self.offered_at = 0.0
         self.open_blobs = 0
         self.busy: set[int] = set()  # refs in a session while the lane is leaving
+        self.trying: set[int] = set()  # refs whose `try` is placed and not yet synced
         self.quiet: asyncio.Event | None = None  # set when `busy` is empty
         self.multi: dict[int, bytearray] = {}  # states of messages with several recipients, from their first settle
         self.numbers = array("Q")

@@ -4,7 +4,7 @@
     lanes/<lane>/own.<n>  free.<n>  <n>-<k>.seg  <number>.blob
     lanes/.gone-<lane>        a lane whose mail is done, on its way out
     offers/<lane>             -> "<worker>:<load>"
-    damaged/<lane>.<n>-<k>.seg
+    damaged/<lane>.<n>-<k>.seg  or the whole folder of a lane
 
 A message's id is `<lane>-<number>`. Numbers of claim n start at (n - 1) * 10^9 + 1, so no two claims share one, and a
 worker that was cut off cannot make an id that its successor makes too.
@@ -78,6 +78,10 @@ def gone(name: str) -> str:
 
 def damaged(name: str, claim: int, k: int) -> str:
     return f"damaged/{name}.{claim}-{k}.seg"
+
+
+def aside(name: str) -> str:
+    return f"damaged/{name}"
 
 
 def worker(name: str) -> str:

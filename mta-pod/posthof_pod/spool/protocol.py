@@ -348,13 +348,29 @@ def remove_lane(lane: str) -> Steps[None]:
 
 def sweep_lane(lane: str) -> Steps[None]:
     """Empty and remove the folder of a lane on its way out. OSError: a name stays (`.nfs*`), it goes later."""
-    names = yield Call("listdir", (layout.gone(lane),))
+    try:
+        names = yield Call("listdir", (layout.gone(lane),))
+    except FileNotFoundError:
+        return
     for name in sorted(names):
         try:
             yield Call("unlink", (f"{layout.gone(lane)}/{name}",))
         except FileNotFoundError:
-            continue
-    yield Call("rmdir", (layout.gone(lane),))
+            continue  # another one sweeps too
+    try:
+        yield Call("rmdir", (layout.gone(lane),))
+    except FileNotFoundError:
+        pass  # and was quicker
+
+
+def set_lane_aside(lane: str) -> Steps[None]:
+    """A lane in which nothing is live, but damage was found: all of it is kept for people, by one rename."""
+    try:
+        yield Call("rename", (layout.lane(lane), layout.aside(lane)))
+    except FileNotFoundError:
+        return
+    yield Call("fsync_dir", (layout.DAMAGED,))
+    yield Call("fsync_dir", (layout.LANES,))
 
 
 # -- take-over -------------------------------------------------------------------------------------------------------

@@ -308,7 +308,7 @@ def merge(scans: list[Scan], blobs: tuple[int, ...] = ()) -> Replay:
                 messages[number] = Message(number, ordinal, raw, meta)
             elif kind == SETTLE:
                 if flags & record.REPORT:
-                    _add_report(messages, ordinal, raw)
+                    _add_report(messages, ordinal, raw, found)
                 number = number_of(meta)[0]
                 if flags & (record.DONE | record.REFUSED):
                     messages.pop(number, None)
@@ -323,8 +323,12 @@ def merge(scans: list[Scan], blobs: tuple[int, ...] = ()) -> Replay:
     return replay
 
 
-def _add_report(messages: dict[int, Message], ordinal: int, raw: Raw) -> None:
-    settle = record.read_settle(raw.meta)
+def _add_report(messages: dict[int, Message], ordinal: int, raw: Raw, found: Scan) -> None:
+    try:
+        settle = record.read_settle(raw.meta)
+    except msgspec.MsgspecError:
+        found.unknown += 1  # a newer version's: the segment stays
+        return
     if settle.report is not None:
         number = settle.report_number
         messages[number] = Message(number, ordinal, raw, settle.report)

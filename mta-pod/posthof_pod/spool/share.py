@@ -10,13 +10,13 @@ import asyncio
 from functools import partial
 
 from ..replies import Temporary
-from . import layout, protocol, record, sharing
+from . import layout, protocol, sharing
 from .adopt import Adopter
 from .cache import Live
 from .core import Core
 from .lane import Gone, Lane, LaneState
 from .reader import Reader
-from .record import Damaged, Start
+from .record import Damaged
 
 SLICE = 100
 
@@ -96,12 +96,11 @@ class Sharer:
             core.drop_lane(lane)
             core.event("given", lane=lane.name)
             return
-        lane.claim += 1
-        lane.next_number = layout.first_number(lane.claim)
+        number = lane.claim + 1
         lower = tuple((*segment.name, segment.position) for segment in lane.segments)
-        start = Start(lane.name, lane.claim, 1, core.worker, lower)
-        nonce = core.random(record.NONCE_BYTES)
-        opened = await core.io(protocol.cut(lane.name, start, nonce))
+        start, nonce, opened = await core.open_segment(lane.name, number, lower)
+        lane.claim = number
+        lane.next_number = layout.first_number(number)
         core.journal.resume(lane, start, nonce, opened)
         lane.become(LaneState.CLOSED)
         await core.io(protocol.withdraw(lane.name))
@@ -124,6 +123,11 @@ class Sharer:
                 some = []
         if some:
             self._core.callbacks.on_live(some)
+
+    def stop(self) -> None:
+        """No more lanes leave this way."""
+        for task in self._leaving:
+            task.cancel()
 
     async def take_offers(self) -> int:
         """Lanes of workers with more than twice our load, one after the other: how many."""

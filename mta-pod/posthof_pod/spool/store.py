@@ -220,7 +220,7 @@ class Spool:
                 lane, row = self._find(ref)
             except Gone:
                 continue
-            if not lane.flags[row] & TRIED or row in lane.multi:
+            if lane.is_writable and (not lane.flags[row] & TRIED or row in lane.multi):
                 by_lane.setdefault(lane, []).append(ref)
         if self._journal.is_fenced:
             future.set_exception(Temporary(TROUBLE, "this worker is fenced"))
@@ -230,12 +230,14 @@ class Spool:
         def synced(lane: Lane, some: list[int]) -> None:
             nonlocal waiting
             waiting -= 1
+            lane.trying.difference_update(some)
             for ref in some:
                 _mark_tried(lane, ref)
             if waiting == 0 and not future.done():
                 future.set_result(None)
 
-        def failed(failure: Temporary) -> None:
+        def failed(lane: Lane, some: list[int], failure: Temporary) -> None:
+            lane.trying.difference_update(some)
             if not future.done():
                 future.set_exception(failure)
 
@@ -244,7 +246,8 @@ class Spool:
                 some = found[first : first + TRY_IDS]
                 meta = record.try_meta([lane.numbers[ref & 0xFFFFFF] for ref in some])
                 waiting += 1
-                entry = (OTHER, partial(synced, lane, some), failed)
+                lane.trying.update(some)
+                entry = (OTHER, partial(synced, lane, some), partial(failed, lane, some))
                 self._journal.append(lane, record.TRY, 0, meta, (), entry=entry)
             self._journal.urge(lane)
         if not by_lane:
