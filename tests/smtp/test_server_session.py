@@ -146,6 +146,13 @@ def test_parting_ends_an_idle_session_at_once() -> None:
     assert talk.is_closed
 
 
+def test_a_stop_and_a_time_out_are_no_refusals() -> None:
+    idle, silent = greeted(), greeted()
+    idle.dialogue.part(SHUTDOWN)
+    silent.dialogue.expire(Reply(421, "4.4.2", "Nothing came for too long"))
+    assert idle.desk.refusals == silent.desk.refusals == []
+
+
 def test_parting_lets_a_message_end_first() -> None:
     talk = greeted()
     talk.say(ENVELOPE + b"DATA\r\nhalf")

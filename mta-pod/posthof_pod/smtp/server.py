@@ -193,7 +193,7 @@ class Dialogue:
 
     def expire(self, reply: Reply) -> bytes:
         """Ends the session with `reply` (421) now, whatever is on its way."""
-        self._leave(reply)
+        self._say_farewell(reply)
         return self._take()
 
     def lost(self) -> None:
@@ -248,7 +248,7 @@ class Dialogue:
                 at = self._chunk(data, at)
         self._rest = data[at:] if at < size and self.request is not _CLOSE else b""
         if self._parting is not None and self._state == _COMMAND and not self.request:
-            self._leave(self._parting)
+            self._say_farewell(self._parting)
         elif self._rest and self.request is _START_TLS:  # in the packet of STARTTLS: RFC 3207, CVE-2011-0411
             self._rest = b""
             self._out.pop()
@@ -325,9 +325,13 @@ class Dialogue:
             self._leave(say.TOO_MANY_ERRORS)
 
     def _leave(self, reply: Reply) -> None:
+        """The last reply of the session, for what the client did."""
+        self._reception.refused(self.session, "", self._sender(), None, reply)
+        self._say_farewell(reply)
+
+    def _say_farewell(self, reply: Reply) -> None:
         """The last reply of the session."""
         self._out.append(say.octets(reply))
-        self._reception.refused(self.session, "", self._sender(), None, reply)
         self._close()
 
     def _close(self) -> None:
