@@ -157,6 +157,8 @@ class _Expansion:
         self._found: dict[str, Recipient] = {}
         self._waiting: list[_Waiting] = []
         self._refusal: Reply | None = None  # the first one
+        self._followed: set[tuple[str, str]] = set()  # (address, what led to it): aliases can fan out and in again
+        self._is_postmaster = names.fold(names.split(facts.recipient)[0]) == POSTMASTER
 
     def answer(self) -> Answer | Awaitable[Answer]:
         try:
@@ -183,6 +185,10 @@ class _Expansion:
     def _follow(self, address: str, chain: tuple[str, ...], hold: str) -> None:
         if len(chain) > self._config.alias_depth:
             raise _Stop(MISCONFIGURED)
+        step = (address, chain[-1] if chain else "")
+        if step in self._followed:
+            return
+        self._followed.add(step)
         local, domain = names.split(address)
         if not domain or (domain[0] == "[" and self._is_own_literal(domain)):
             self._at_home(local, domain, chain, hold)
@@ -190,8 +196,8 @@ class _Expansion:
         is_forwarded = bool(chain) or self._facts.is_forwarded
         facts = self._facts._replace(recipient=address, is_forwarded=is_forwarded)
         decision = self._owner.policy.decide(facts, frozenset(chain))
-        if decision.verdict is Verdict.REFUSE and decision.domain and names.fold(local) == POSTMASTER:
-            decision = Decision(Verdict.OURS, domain=decision.domain)
+        if decision.verdict is Verdict.REFUSE and self._is_postmaster and (decision.domain or chain):
+            decision = Decision(Verdict.OURS if decision.domain else Verdict.RELAY, domain=decision.domain)
         rule = decision.rule.name if decision.rule else ""
         self._obey(decision, _Step(address, local, chain, hold, rule))
 

@@ -1,0 +1,48 @@
+"""Secrets for workers: by name, never printed."""
+
+from __future__ import annotations
+
+import pytest
+
+from kit.manifests import compiled, loaded, manifest, mta, policy, secret
+from posthof_crds.engine import SecretRef
+from posthof_pod.config.secrets import Secrets, gather, key, refs
+
+REF = SecretRef(name="login", key="password")
+OUT = policy(
+    "out",
+    """
+    match: {clients: [10.0.0.0/8]}
+    action: {type: Smarthost, nextHops: [{host: a}], auth: {secretName: login}}
+    tls: Verify
+    """,
+)
+CERT = manifest("TLSCert", "c", "dnsNames: [mx.example.org]\nissuer: {secretRef: {name: pair}}")
+SECRETS = (secret("login", username="u", password="xyzzy"), secret("pair", **{"tls.crt": "C", "tls.key": "K"}))
+
+
+def test_a_config_s_secrets_are_gathered_by_name_and_key() -> None:
+    config = compiled(OUT, CERT, *SECRETS)
+    assert {key(ref) for ref in refs(config)} == {"login/username", "login/password", "pair/tls.crt", "pair/tls.key"}
+    assert gather(config, loaded(mta(), *SECRETS).secret) == {
+        "login/username": b"u",
+        "login/password": b"xyzzy",
+        "pair/tls.crt": b"C",
+        "pair/tls.key": b"K",
+    }
+
+
+def test_a_store_gives_bytes_and_text() -> None:
+    store = Secrets({"login/password": b"xyzzy\r\n"})
+    assert store.bytes(REF) == b"xyzzy\r\n"
+    assert store.text(REF) == "xyzzy"
+
+
+def test_what_is_not_there_is_told_without_values() -> None:
+    store = Secrets({"login/username": b"xyzzy", "login/password": b"\xff"})
+    with pytest.raises(LookupError, match="secret other/password is not known"):
+        store.bytes(SecretRef(name="other", key="password"))
+    with pytest.raises(LookupError, match="secret login/password is not UTF-8"):
+        store.text(REF)
+    assert repr(store) == "Secrets(login/password, login/username)"
+    assert Secrets({"a/b": b"1"}) == Secrets({"a/b": b"1"}) != Secrets({"a/b": b"2"})
