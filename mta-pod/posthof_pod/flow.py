@@ -25,7 +25,7 @@ from posthof_pod.deliver.connection import Connection, Outgoing
 from posthof_pod.deliver.maildir import MaildirDelivery
 from posthof_pod.deliver.pool import Pool
 from posthof_pod.deliver.site import Setback
-from posthof_pod.model import Destination, Envelope, Outcome, Reason, Settlement, Status, Taken
+from posthof_pod.model import Destination, Envelope, Held, Outcome, Reason, Settlement, Status, Taken
 from posthof_pod.observe.events import Events
 from posthof_pod.replies import Failure, Reply
 from posthof_pod.schedule.backlog import Backlog, State
@@ -99,7 +99,8 @@ async def accept(mail: Incoming, mta: Mta) -> Reply:
             return _let_go(mail, Reply(250, "2.0.0", f"queued as {queue_id}"))
     shares = admission.shares(envelope, verdict.held)
     at_once = all(_is_eager(share, mta) for share in shares)
-    stored = await mta.spool.commit(envelope, trace, body, at_once=at_once)
+    waiting = _held_from_the_start(envelope, verdict.held) if verdict.held else ()
+    stored = await mta.spool.commit(envelope, trace, body, at_once=at_once, waiting=waiting)
     mta.events.accepted(envelope, tls=mail.session.tls, listener=mail.session.listener)
     enqueue(stored.ref, envelope, shares, mta, is_tried=at_once)
     return Reply(250, "2.0.0", f"queued as {queue_id}")
@@ -156,6 +157,11 @@ def _is_eager(share: Share, mta: Mta) -> bool:
         return False
     line = mta.backlog.find_line(share.destination.key)
     return line is None or (line.ready < EAGER and not line.deferred)
+
+
+def _held_from_the_start(envelope: Envelope, held: frozenset[int]) -> tuple[Held, ...]:
+    """What the accept record says where a policy holds some recipients back: a restart holds them too."""
+    return tuple(Held(n, FOREVER if n in held else envelope.arrived, 0) for n in range(len(envelope.recipients)))
 
 
 def _let_go(mail: Incoming, reply: Reply) -> Reply:

@@ -17,7 +17,7 @@ from typing import Any
 
 from posthof_crds.engine import SpoolSettings
 
-from ..model import Envelope, Settlement
+from ..model import Envelope, Held, Settlement
 from ..replies import Reply, Temporary
 from . import layout, record
 from .adopt import Adopter
@@ -120,10 +120,17 @@ class Spool:
         return f"{lane.name}-{number}"
 
     def commit(
-        self, envelope: Envelope, trace: bytes, body: bytes | Blob, *, at_once: bool
+        self,
+        envelope: Envelope,
+        trace: bytes,
+        body: bytes | Blob,
+        *,
+        at_once: bool,
+        waiting: tuple[Held, ...] = (),
     ) -> asyncio.Future[Stored]:
         """Make a message durable. `envelope.id` is from `next_id`, or the blob's. `at_once`: its first attempt
-        follows directly, so no `try` record will be needed.
+        follows directly, so no `try` record will be needed. `waiting`: where each recipient stands from the start,
+        when that is not "due at once" for all (a hold).
 
         The future fails with Temporary. It must not be dropped: a message whose future was cancelled is told to
         `on_live` once it is synced.
@@ -132,19 +139,22 @@ class Spool:
         try:
             lane, number = self._lane_of(envelope.id)
             if isinstance(body, Blob) or len(body) > self._core.settings.blob_threshold:
-                self._commit_blob(future, lane, number, (envelope, trace, body, at_once))
+                self._commit_blob(future, lane, number, (envelope, trace, body, at_once), waiting)
                 return future
         except Temporary as failure:
             if isinstance(body, Blob):
                 body.abort()
             future.set_exception(failure)
             return future
-        meta = record.accept_meta(number, Accept(envelope, len(trace)))
+        states = record.pack_states(waiting, len(envelope.recipients)) if waiting else bytearray()
+        meta = record.accept_meta(number, Accept(envelope, len(trace), None, bytes(states)))
         entry: list[Any] = [ACCEPTED, 0, future, None, None]  # completed below, before any turn looks at it
         flags, in_memory = (record.AT_ONCE, PENDING | TRIED) if at_once else (0, PENDING)
         place = self._journal.append(lane, record.ACCEPT, flags, meta, (trace, body), entry=entry)
         lane.promised -= 1
         row = lane.add(number, place, len(envelope.recipients), in_memory)
+        if len(envelope.recipients) > 1 and waiting:
+            lane.multi[row] = states
         self._core.live += 1
         entry[1] = row
         entry[3] = stored = Stored(lane.slot << 32 | lane.generations[row] << 24 | row, envelope, trace, body)
@@ -158,6 +168,7 @@ class Spool:
         lane: Lane,
         number: int,
         mail: tuple[Envelope, bytes, bytes | Blob, bool],
+        waiting: tuple[Held, ...],
     ) -> None:
         """As `commit`, for content in a file of its own. Temporary: it could not be written."""
         envelope, trace, body, at_once = mail
@@ -167,12 +178,15 @@ class Spool:
         else:
             blob = body
         note = blob.finish()
-        meta = record.accept_meta(number, Accept(envelope, len(trace), note))
+        states = record.pack_states(waiting, len(envelope.recipients)) if waiting else bytearray()
+        meta = record.accept_meta(number, Accept(envelope, len(trace), note, bytes(states)))
         entry: list[Any] = [ACCEPTED, 0, future, None, blob.file]
         flags, in_memory = (record.AT_ONCE, PENDING | TRIED | BLOB) if at_once else (0, PENDING | BLOB)
         place = self._journal.append(lane, record.ACCEPT, flags, meta, (trace,), entry=entry)
         lane.promised -= 1
         row = lane.add(number, place, len(envelope.recipients), in_memory)
+        if len(envelope.recipients) > 1 and waiting:
+            lane.multi[row] = states
         self._core.live += 1
         entry[1] = row
         entry[3] = stored = Stored(lane.ref(row), envelope, trace, self._reader(lane, note))
