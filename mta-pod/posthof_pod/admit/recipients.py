@@ -85,21 +85,44 @@ class Recipients:
         self.callout = callout
         self.is_own = is_own
         self.double_bounce_to = self.config.double_bounce_to or _first_postmaster(self.config)
-        self._simple = {
+        # Domains whose usual recipients need no look at aliases, catch-alls or the next hop.
+        self._listed = {
             name
             for name, domain in self.config.domains.items()
             if domain.mode is not InboundMode.REJECT and domain.check is RecipientCheck.LIST
         }
+        self._open = {
+            name
+            for name, domain in self.config.domains.items()
+            if domain.mode in mailboxes.MAILBOX_MODES
+            and domain.check is RecipientCheck.ANY
+            and not (domain.aliases or domain.catch_all)
+        }
 
     def resolve(self, facts: Facts, notify: int = 0, orcpt: str = "") -> Answer | Awaitable[Answer]:
         """The recipients that `facts.recipient` stands for. Never an empty tuple."""
+        usual = self._usual(facts)
+        if usual is None:
+            return _Expansion(self, facts, notify, orcpt).answer()
+        return usual if isinstance(usual, Reply) else (Recipient(facts.recipient, usual, notify, orcpt),)
+
+    def _usual(self, facts: Facts) -> str | Reply | None:
+        """The usual cases, without an expansion: the rule ("": the MailDomain) or a refusal; None: look closer."""
         local, domain = names.split(facts.recipient)
-        if domain in self._simple and not self.policy.has_rules_for(domain):
-            ours = self.config.domains[domain]
-            key = names.fold(local)
-            if key in ours.recipients and key not in ours.aliases:
-                return (Recipient(facts.recipient, "", notify, orcpt),)
-        return _Expansion(self, facts, notify, orcpt).answer()
+        ours = self.config.domains.get(domain)
+        if ours is None:
+            if not domain or domain[0] == "[":
+                return None
+            decision = self.policy.decide(facts)
+            if decision.verdict is Verdict.RELAY:
+                return decision.rule.name if decision.rule else ""
+            return decision.reply if decision.verdict is Verdict.REFUSE else None
+        if self.policy.has_rules_for(domain):
+            return None
+        if domain in self._open:
+            return ""
+        key = names.fold(local) if domain in self._listed else ""
+        return "" if key in ours.recipients and key not in ours.aliases else None
 
     def finish(self, facts: Facts, recipients: Iterable[Recipient], headers: Headers) -> Answer | Awaitable[Answer]:
         """The recipients again, now that the headers are there; call it where `policy.header_names` is not empty.
