@@ -102,6 +102,15 @@ def test_aliases_maildirs_holds_and_discards(capsys: pytest.CaptureFixture[str],
     assert "only postmaster is known that way" in run(capsys, "--to", "postmaster", "-f", folder)[1]
 
 
+def test_a_callout_is_named_and_not_made(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = str(REPOSITORY / "examples" / "inbound-gateway")
+    status, out = run(capsys, "--to", "eve@example.org", "--no-dns", "-f", folder)
+    assert status == 0
+    assert (
+        "eve@example.org\n    if the next hop says that it exists (callout)\n    by LMTP to dovecot.internal" in out
+    )
+
+
 def test_what_cannot_be_resolved_says_why(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     rule = policy("p", "match: {recipients: [far.test]}\naction: {type: Direct}")
     (tmp_path / "a.yaml").write_text(mta(more="resolver: [127.0.0.1@1]") + "---\n" + rule)

@@ -75,7 +75,7 @@ def is_never_own(_address: str) -> bool:
 
 
 class Recipients:
-    """Makes recipients for one config. `is_own(ip)`: is this an address of our machine (config.egress.is_local)?"""
+    """Makes recipients for one config. `is_own(ip)`: is this an address of our machine (resolve.own)?"""
 
     def __init__(
         self, policy: CompiledPolicy, *, callout: Asker | None = None, is_own: Callable[[str], bool] = is_never_own

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from posthof_crds import names
-from posthof_crds.engine import ActionKind, EngineConfig, ListenerRole, TLSLevel
+from posthof_crds.engine import ActionKind, EngineConfig, ListenerRole, RecipientCheck, TLSLevel
 from posthof_pod.admit.policy import CompiledPolicy, Explanation, Facts, Verdict, headers_of
 from posthof_pod.admit.recipients import Recipients
 from posthof_pod.admit.route import Routes
@@ -135,6 +135,9 @@ async def _ways(
     for recipient in recipients:
         came = f" (by {facts.recipient})" if recipient.original else ""
         lines.append(f"{recipient.address}{came}")
+        ours = policy.domains.get(names.split(recipient.address)[1])
+        if ours is not None and ours.check is RecipientCheck.CALLOUT:
+            lines.append("    if the next hop says that it exists (callout)")
         kind = routes.disposition(recipient)
         if kind is ActionKind.DISCARD:
             lines.append("    accepted and forgotten")
