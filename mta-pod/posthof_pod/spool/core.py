@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 LOOK_LASTS = 1.0  # seconds a good look allows dots
 SYNC_TRIES = 300
+READ_JOBS = 2  # reader threads at work on messages
+READS_A_JOB = 16
 STALE_NUMBERS = 600.0  # seconds after which numbers handed out without a commit are given up
 
 
@@ -95,7 +97,7 @@ class Core:
         self.monotonic = monotonic
         self.random = random
         self.thread = IOThread(loop, f"spool-{worker[:6]}")
-        self.readers = ThreadPoolExecutor(2, thread_name_prefix="spool-read")
+        self.readers = ThreadPoolExecutor(READ_JOBS, thread_name_prefix="spool-read")
         self.journal = Journal(
             disk,
             self.thread,
@@ -117,6 +119,9 @@ class Core:
         self.dots = 0  # since the last good look
         self.is_stopping = False
         self.on_full: Callable[[], None] = lambda: None
+        self.is_ended = False
+        self._reads: list[tuple[Callable[[], Any], asyncio.Future[Any]]] = []
+        self._read_jobs = 0
         self._slots = 0
         self._looking: asyncio.Future[None] | None = None
 
@@ -129,6 +134,51 @@ class Core:
     def reading(self, act: Callable[[], T]) -> asyncio.Future[T]:
         """Run something that only reads in a reader thread."""
         return self.loop.run_in_executor(self.readers, act)
+
+    def read(self, act: Callable[[], T]) -> asyncio.Future[T]:
+        """As `reading`, for the many small reads of messages: those asked for while one job runs share the next, so
+        a hop between threads is paid once per group."""
+        future: asyncio.Future[T] = self.loop.create_future()
+        self._reads.append((act, future))
+        if self._read_jobs < READ_JOBS:
+            self._read_jobs += 1
+            self.loop.call_soon(self._next_reads)
+        return future
+
+    def _next_reads(self) -> None:
+        some, self._reads = self._reads[:READS_A_JOB], self._reads[READS_A_JOB:]
+        if some and not self.is_ended:
+            self.readers.submit(self._run_reads, some)
+        else:
+            self._read_jobs -= 1
+
+    def _run_reads(self, some: list[tuple[Callable[[], Any], asyncio.Future[Any]]]) -> None:
+        """In a reader thread."""
+        done: list[tuple[asyncio.Future[Any], Any, Exception | None]] = []
+        for act, future in some:
+            try:
+                done.append((future, act(), None))
+            except Exception as error:  # handed to whoever awaits the future
+                done.append((future, None, error))
+        self.thread.tell(self._finish_reads, done)
+
+    def _finish_reads(self, done: list[tuple[asyncio.Future[Any], Any, Exception | None]]) -> None:
+        for future, result, error in done:
+            if future.done():
+                continue
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+        self._next_reads()
+
+    def end_reads(self) -> None:
+        """Nobody waits for what will not be read any more."""
+        self.is_ended = True
+        self.readers.shutdown(wait=True, cancel_futures=True)
+        for _, future in self._reads:
+            future.cancel()
+        self._reads.clear()
 
     async def look(self) -> bool:
         """Look now; one look serves all who ask meanwhile."""

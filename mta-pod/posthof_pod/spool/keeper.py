@@ -96,7 +96,7 @@ class Keeper:
         core = self._core
         core.journal.stop()
         core.thread.stop()
-        core.readers.shutdown(wait=True, cancel_futures=True)
+        core.end_reads()
         core.journal.close_all()
         self._adopter.liveness.end()
 

@@ -71,7 +71,7 @@ class Reader:
     async def _read(self, lane: Lane, segment: Segment, act: partial[T]) -> T | None:
         """None: the file is gone, its message was copied elsewhere meanwhile."""
         try:
-            return await self._core.reading(act)
+            return await self._core.read(act)
         except FileNotFoundError:
             return None
         except Damaged as damage:
