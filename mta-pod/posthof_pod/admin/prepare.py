@@ -16,6 +16,8 @@ from posthof_crds.engine import EngineConfig, ListenerRole
 from posthof_pod.admin import certificates, privileges
 from posthof_pod.admin.crew import Keys
 from posthof_pod.admin.sockets import BindFailed, Ports
+from posthof_pod.config import egress
+from posthof_pod.resolve.own import is_local_address
 
 
 class CannotStart(Exception):
@@ -45,6 +47,7 @@ class Prepared:
     def _prepare(self, secrets: dict[str, bytes]) -> None:
         config = self.config
         refuse_roles(config)
+        refuse_egress(config)
         try:
             owner = privileges.account(config.user)
             self._bind()
@@ -83,6 +86,12 @@ class Prepared:
         if self.lock >= 0:
             os.close(self.lock)
             self.lock = -1
+
+
+def refuse_egress(config: EngineConfig) -> None:
+    """CannotStart where sessions cannot leave with an address the configuration names."""
+    if problems := egress.unusable(config, is_local_address):
+        raise CannotStart(problems)
 
 
 def refuse_roles(config: EngineConfig) -> None:

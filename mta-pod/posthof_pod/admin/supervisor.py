@@ -28,7 +28,7 @@ from posthof_crds.engine import EngineConfig, content_hash
 from posthof_pod.admin import certificates, systemd, token
 from posthof_pod.admin.compiled import Compiled
 from posthof_pod.admin.crew import Crew, Keys
-from posthof_pod.admin.prepare import CannotStart, Prepared, refuse_roles
+from posthof_pod.admin.prepare import CannotStart, Prepared, refuse_egress, refuse_roles
 from posthof_pod.admin.sockets import Address, BindFailed
 from posthof_pod.observe.events import Events
 
@@ -220,6 +220,7 @@ class Supervisor:
         config = msgspec.structs.replace(wanted, **fixed)
         try:
             refuse_roles(config)
+            refuse_egress(config)
             keys = Keys(compiled.secrets, await asyncio.to_thread(certificates.pairs, config, compiled.secrets))
         except CannotStart as error:
             return error.problems
