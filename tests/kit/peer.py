@@ -57,7 +57,7 @@ DEFAULT = Act("DEFAULT")
 @dataclass(frozen=True)
 class Say:
     reply: str | bytes
-    then: Act = DEFAULT
+    then: Act | Say = DEFAULT
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,9 @@ class Session:
         self.peer = peer
         self.number = number
         self.is_tls = False
+        self.reads = 0  # how many pieces the client's bytes came in
         self.mail = _Mail()
+        self.client = connection.getpeername()  # (address, port) of a TCP client
         self._socket = connection
         self._buffer = b""
         self._is_silent = False
@@ -279,6 +281,7 @@ class Session:
         data = self._receive()
         if not data:
             raise _Gone
+        self.reads += 1
         self._buffer += data
 
     def _line(self) -> bytes:

@@ -6,6 +6,7 @@ Promises
 - The dot is written only after `permit` said yes; else the session is dropped without it.
 - With `following`, the MAIL, RCPT and DATA of the next message go right behind the dot (RFC 2920 3.1), to PIPELINING
   SMTP peers; that next message must then be the next `send`. Nothing of it is promised until then.
+  Where a whole message goes in one write anyway (BDAT) nothing is gained by that, and `following` is ignored.
 - On the hot path: one write a phase, one future a phase, no timer, no task (design: hotpath.md).
 """
 
@@ -195,7 +196,7 @@ class Connection:
         self._is_dotted = False
         try:
             if letter.transaction is None and self._may_go_at_once(letter):
-                await self._all_at_once(letter, following)
+                await self._all_at_once(letter)
             elif await self._envelope(letter):
                 await self._content(letter, following)
         except Broken as error:
@@ -207,19 +208,15 @@ class Connection:
         transaction, letter.transaction = letter.transaction, None
         if transaction is None:
             transaction = self._new_transaction(letter)
-        wire = self._wire
         if None in transaction.outcomes:
             self._fail(transaction)
         again: list[int] = []
-        is_taken = any(o is not None and o.status is Status.RELAYED for o in transaction.outcomes)
-        if transaction.later and is_taken and self._begun is None and self.is_usable:
+        if transaction.later and self._begun is None and self.is_usable and transaction.is_taken:
             again = transaction.later
             letter.left.append(tuple(again))
-        for outcome in transaction.outcomes:
-            if outcome is not None and outcome.recipient not in again:
-                letter.outcomes.append(outcome)
+        letter.outcomes += [o for o in transaction.outcomes if o is not None and o.recipient not in again]
         if transaction.goodbye is not None:
-            wire.is_over = True
+            self._wire.is_over = True
 
     def _fail(self, transaction: Transaction) -> None:
         wire = self._wire
@@ -351,7 +348,7 @@ class Connection:
             and not self._wire.is_over
         )
 
-    async def _all_at_once(self, letter: Letter, following: Outgoing | None) -> None:
+    async def _all_at_once(self, letter: Letter) -> None:
         """MAIL, RCPT, BDAT LAST and the content in one write (RFC 3030 section 4). Raises Broken."""
         if not await self._is_permitted(letter.mail):
             return
@@ -362,12 +359,8 @@ class Connection:
         assert transaction is not None
         owed = len(commands) + 1
         commands.append(b"BDAT %d LAST\r\n" % letter.size)
-        pieces = [b"".join(commands), letter.mail.trace, body]
-        behind = b"" if len(transaction.recipients) > 1 else self._begin(letter, following)
         self._is_dotted = True
-        if behind:
-            pieces.append(behind)
-        self._wire.say_pieces(pieces, owed)
+        self._wire.say_pieces((b"".join(commands), letter.mail.trace, body), owed)
         replies = await self._wire.replies(owed, "MAIL, RCPT and BDAT", self._timeouts.command, self._timeouts.dot)
         if letter.has_reset and replies:
             _check_reset(replies.pop(0))
@@ -401,13 +394,14 @@ class Connection:
         self._is_dotted = True
         self._wire.say_pieces((*pieces, behind) if behind else pieces, verdicts)
         replies = await self._wire.replies(chunks + verdicts, "the whole message", self._timeouts.dot)
-        refusal = next((reply for reply in replies[:chunks] if reply.code >= 400), None)
-        final = replies[chunks:]
-        if refusal is not None and (not final or final[0].code >= 400):
-            transaction.refuse(Reason.DATA_REFUSED, refusal)  # what the last chunk got is only "bad sequence"
-            self._needs_reset = self._begun is None
-            return
-        self._read_final(transaction, final)
+        if chunks:
+            refusal = next((reply for reply in replies[:chunks] if reply.code >= 400), None)
+            replies = replies[chunks:]
+            if refusal is not None and (not replies or replies[0].code >= 400):
+                transaction.refuse(Reason.DATA_REFUSED, refusal)  # what the last chunk got is only "bad sequence"
+                self._needs_reset = self._begun is None
+                return
+        self._read_final(transaction, replies)
 
     def _read_final(self, transaction: Transaction, replies: list[PeerReply]) -> None:
         if not replies:

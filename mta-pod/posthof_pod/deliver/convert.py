@@ -4,9 +4,9 @@ Rules
 - What is fit passes as the same object. Only the parts that are not fit are encoded, and every part decodes to
   exactly the bytes it decoded to before (line ends included).
 - The walk follows MIME (RFC 2045, 2046): multiparts are split at their boundary, message/rfc822 is converted inside,
-  and neither is ever encoded as a whole (RFC 2045 6.4). Text becomes quoted-printable, or base64 where that is
-  shorter; other types and everything with NUL or a bare CR or LF become base64 (the fields of a delivery-status only
-  get CRLFs).
+  and neither is ever encoded as a whole (RFC 2045 6.4). Text becomes quoted-printable, or base64 where over a quarter
+  of it is not ASCII; other types and everything with NUL or a bare CR or LF become base64. The fields of a
+  delivery-status and its like only get CRLFs.
 - Header fields keep their text: raw 8-bit bytes in a header stay (nobody knows their charset), a bare LF there
   becomes CRLF, a NUL or a bare CR there cannot be sent at all.
 - A signed content (multipart/signed, a DKIM-Signature) is changed only if the caller says so: its signature is lost.
@@ -274,7 +274,7 @@ class _Conversion:
             raise Unconvertible(f"a part with the encoding {encoding[:40]!r} holds bytes that encoding does not have")
         elif kind.startswith(("text/", "message/")) and _has_whole_lines(body):
             escapes = len(body) - len(body.translate(None, _HIGH))
-            if escapes * 6 <= len(body):
+            if escapes * 4 <= len(body):
                 return "quoted-printable", _quoted_printable(body, is_at_end=is_at_end)
         made = base64.encodebytes(body).replace(b"\n", b"\r\n")
         return "base64", made if is_at_end else made[:-2]

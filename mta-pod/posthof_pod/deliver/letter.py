@@ -97,11 +97,12 @@ def plan(mail: Outgoing, offer: Extensions, peer: str, *, is_lmtp: bool) -> Lett
     letter = Letter(mail, size, way)
     if is_lmtp and way.by_chunks and (way.need or not _is_binary(envelope)):
         letter.carriage = way._replace(by_chunks=False)  # its replies per recipient come after DATA everywhere
-    _judge_addresses(letter, offer, peer)
+    if not _has_plain_addresses(envelope, mail.recipients):
+        _judge_addresses(letter, offer, peer)
     if envelope.smtputf8:
         letter.smtputf8 = offer.smtputf8
         letter.must_check_header = not (offer.smtputf8 or is_ascii)
-    if letter.left:
+    if 0 < offer.size < size:
         _judge_size(letter, offer, peer)
     if letter.left and (offer.rcpt_max or offer.rcpt_domain_max):
         letter.left = rounds(envelope, letter.left[0], offer)
@@ -112,27 +113,30 @@ def _is_binary(envelope: Envelope) -> bool:
     return envelope.has_binary or envelope.body == Body.BINARY
 
 
+def _has_plain_addresses(envelope: Envelope, recipients: tuple[int, ...]) -> bool:
+    """All of printable ASCII, as nearly always."""
+    if not (envelope.sender.isascii() and envelope.sender.isprintable()):
+        return False
+    everyone = envelope.recipients
+    for n in recipients:
+        address = everyone[n].address
+        if not (address.isascii() and address.isprintable()):
+            return False
+    return True
+
+
 def _judge_addresses(letter: Letter, offer: Extensions, peer: str) -> None:
-    envelope = letter.mail.envelope
-    sender, everyone = envelope.sender, envelope.recipients
+    sender = letter.mail.envelope.sender
     if not is_sendable(sender):
         letter.refuse_all(Reason.SENDER_REFUSED, "5.1.7", "the sender's address holds a control character", peer)
     elif not (sender.isascii() or offer.smtputf8):
         text = "the sender's address is not ASCII and the host does not offer SMTPUTF8"
         letter.refuse_all(Reason.CONVERSION_FAILED, "5.6.7", text, peer)
     else:
-        for n in letter.mail.recipients:
-            address = everyone[n].address
-            if not address.isascii() or not address.isprintable():
-                break
-        else:
-            letter.smtputf8 = not sender.isascii()
-            return
         _judge_recipients(letter, offer, peer)
 
 
 def _judge_recipients(letter: Letter, offer: Extensions, peer: str) -> None:
-    """Some recipient's address is not plain ASCII."""
     everyone = letter.mail.envelope.recipients
     fit: list[int] = []
     for n in letter.mail.recipients:
@@ -145,13 +149,13 @@ def _judge_recipients(letter: Letter, offer: Extensions, peer: str) -> None:
             text = "the address is not ASCII and the host does not offer SMTPUTF8"
             letter.refuse((n,), Reason.CONVERSION_FAILED, "5.6.7", text, peer)
     letter.left = [tuple(fit)] if fit else []
-    letter.smtputf8 = offer.smtputf8
+    is_ascii = letter.mail.envelope.sender.isascii() and all(everyone[n].address.isascii() for n in fit)
+    letter.smtputf8 = not is_ascii
 
 
 def _judge_size(letter: Letter, offer: Extensions, peer: str) -> None:
-    if offer.size and letter.size > offer.size:
-        text = f"the message has {letter.size} bytes and the host takes at most {offer.size}"
-        letter.refuse_all(Reason.MESSAGE_REFUSED, "5.3.4", text, peer)
+    text = f"the message has {letter.size} bytes and the host takes at most {offer.size}"
+    letter.refuse_all(Reason.MESSAGE_REFUSED, "5.3.4", text, peer)
 
 
 async def prepare(letter: Letter, offer: Extensions, peer: str) -> None:
@@ -179,7 +183,8 @@ async def prepare(letter: Letter, offer: Extensions, peer: str) -> None:
     letter.size = len(letter.mail.trace) + len(changed)
     is_eightbit = offer.eightbit and not changed.isascii()
     letter.carriage = Carriage(letter.carriage.by_chunks, b" BODY=8BITMIME" if is_eightbit else b"", Need.NOTHING)
-    _judge_size(letter, offer, peer)
+    if 0 < offer.size < letter.size:
+        _judge_size(letter, offer, peer)
 
 
 def _changed(content: bytes, need: Need) -> bytes:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from posthof_crds.engine import TLSLevel
 from posthof_pod.model import Envelope, Notify, Outcome, Reason, Status
 from posthof_pod.smtp.extensions import HELO_ONLY, Extensions, parse_extensions
-from posthof_pod.smtp.replyline import Broken, PeerReply
+from posthof_pod.smtp.replyline import Broken, PeerReply, enhanced_code
 
 # --- greeting, EHLO, STARTTLS
 
@@ -191,6 +191,8 @@ def rounds(envelope: Envelope, recipients: tuple[int, ...], offer: Extensions) -
 
 # --- the verdicts of one transaction
 
+_RELAYED, _RECEIVED = Status.RELAYED, Reason.RECEIVED  # an enum's member costs a look-up in its class
+
 
 class Transaction:
     """One MAIL, its RCPTs, one content, and what became of each recipient.
@@ -211,6 +213,11 @@ class Transaction:
         self.goodbye: PeerReply | None = None  # the 421 that ended the session
         self.mail_taken = False
 
+    @property
+    def is_taken(self) -> bool:
+        """The peer has the message, for somebody."""
+        return any(outcome is not None and outcome.status is _RELAYED for outcome in self.outcomes)
+
     def read_envelope(self, replies: Sequence[PeerReply]) -> None:
         """The replies to MAIL and the RCPTs, as many as came. Raises Broken."""
         if not replies:
@@ -226,8 +233,7 @@ class Transaction:
         if mail.code >= 300:
             raise Broken(f"MAIL got {mail}")
         self.mail_taken = True
-        for place in range(min(len(self.recipients), len(replies) - 1)):
-            reply = replies[place + 1]
+        for place, reply in enumerate(replies[1:]):
             if reply.code < 300:
                 self.accepted.append(place)
             elif reply.code < 400:
@@ -264,6 +270,9 @@ class Transaction:
     def read_final(self, replies: Sequence[PeerReply], *, is_lmtp: bool) -> None:
         """The reply to the content, or LMTP's one for each accepted recipient, as many as came. Raises Broken."""
         if not is_lmtp:
+            if replies[0].code < 300:
+                self._take_all(replies[0])
+                return
             replies = list(replies[:1]) * len(self.accepted)
         for reply in replies:
             if 300 <= reply.code < 400:
@@ -272,20 +281,22 @@ class Transaction:
                 return
             place = self.accepted.pop(0)
             if reply.code < 300:
-                self.outcomes[place] = Outcome(
-                    self.recipients[place],
-                    Status.RELAYED,
-                    Reason.RECEIVED,
-                    reply.code,
-                    reply.enhanced,
-                    str(reply),
-                    self.host,
-                    self.dsn,
-                )
+                outcome = self._outcome(place, _RELAYED, _RECEIVED, reply)
+                self.outcomes[place] = outcome._replace(dsn_relayed=self.dsn)
             else:
                 self.outcomes[place] = self._outcome(place, _status(reply), Reason.MESSAGE_REFUSED, reply)
             if reply.code == 421:
                 self.goodbye = reply
+
+    def _take_all(self, reply: PeerReply) -> None:
+        """The peer has the message: for everyone whose RCPT it accepted."""
+        code, said, enhanced = reply.code, str(reply), enhanced_code(reply.code, reply.text)
+        outcomes, recipients = self.outcomes, self.recipients
+        for place in self.accepted:
+            outcomes[place] = Outcome(
+                recipients[place], _RELAYED, _RECEIVED, code, enhanced, said, self.host, self.dsn
+            )
+        self.accepted = []
 
     def refuse(self, reason: Reason, reply: PeerReply) -> None:
         """This reply is the verdict of everyone who has none yet."""

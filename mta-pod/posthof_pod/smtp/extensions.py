@@ -97,18 +97,26 @@ class Carriage(NamedTuple):
     need: Need
 
 
+_EIGHTBIT, _BINARY = int(Body.EIGHTBIT), int(Body.BINARY)
+_AS_IT_IS = {
+    (by_chunks, parameter): Carriage(by_chunks, parameter, Need.NOTHING)
+    for by_chunks in (False, True)
+    for parameter in (b"", b" BODY=8BITMIME", b" BODY=BINARYMIME")
+}
+
+
 def carriage(offer: Extensions, body: int, *, has_binary: bool, is_ascii: bool) -> Carriage:
     """How content of this kind travels to this peer.
 
     A content with bare CR or LF that was not declared BINARYMIME may go by BDAT to a peer that lacks BINARYMIME: byte
     for byte, as it came. A declared one may not (RFC 3030 section 3), and by DATA neither ever goes.
     """
-    if has_binary or body == Body.BINARY:
+    if has_binary or body == _BINARY:
         if offer.chunking and offer.binary:
-            return Carriage(True, b" BODY=BINARYMIME", Need.NOTHING)
-        if not offer.chunking or body == Body.BINARY:
+            return _AS_IT_IS[True, b" BODY=BINARYMIME"]
+        if not offer.chunking or body == _BINARY:
             return Carriage(offer.chunking, b"", Need.LINES if offer.eightbit else Need.SEVENBIT)
     if offer.eightbit:
-        is_eightbit = not is_ascii or body == Body.EIGHTBIT
-        return Carriage(offer.chunking, b" BODY=8BITMIME" if is_eightbit else b"", Need.NOTHING)
-    return Carriage(offer.chunking, b"", Need.NOTHING if is_ascii else Need.SEVENBIT)
+        is_eightbit = not is_ascii or body == _EIGHTBIT
+        return _AS_IT_IS[offer.chunking, b" BODY=8BITMIME" if is_eightbit else b""]
+    return _AS_IT_IS[offer.chunking, b""] if is_ascii else Carriage(offer.chunking, b"", Need.SEVENBIT)
