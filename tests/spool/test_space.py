@@ -266,10 +266,12 @@ def test_a_message_whose_client_left_before_the_sync_is_scheduled_all_the_same(t
     async def main() -> None:
         async with running(settings(tmp_path)) as first:
             message = first.spool.next_id()
-            future = first.spool.commit(envelope(message), TRACE, BODY, at_once=True)
+            held = (Held(0, float("inf"), 0),)
+            future = first.spool.commit(envelope(message), TRACE, BODY, at_once=True, waiting=held)
             future.cancel()
             await until(lambda: first.lives)
             assert first.lives[0].envelope.id == message
+            assert first.lives[0].waiting == held
             first.spool.settle(first.lives[0].ref, done())
 
     asyncio.run(main())

@@ -198,7 +198,6 @@ class Adopter:
             core.event("newer", lane=name)
             return 0
         lane = await self._open(name, number, found)
-        await core.io(protocol.withdraw(name))
         self._tell_damage(found)
         duplicates = await self._fill(lane, found)
         core.counters.adoptions += 1
@@ -212,6 +211,7 @@ class Adopter:
         )
         self._remove_orphans(lane, found)
         core.tidy(lane)
+        await self._quietly(protocol.withdraw(name))
         return 1
 
     async def fence(self, holder: str, *, is_proven: bool) -> None:
@@ -241,6 +241,7 @@ class Adopter:
         lane = core.add_lane(name, number, Folder(name, core.worker, is_made=True))
         lane.become(LaneState.CLOSED)
         lane.closed_at = core.monotonic()
+        lane.is_filling = True
         for scan in found.scans:
             segment = Segment(scan.name, size=min(scan.end, scan.cut), nonce=scan.nonce)
             segment.is_kept = scan.is_kept
@@ -250,7 +251,8 @@ class Adopter:
         return lane
 
     async def _fill(self, lane: Lane, found: Replay) -> int:
-        """Put the live messages into the index and tell the engine, slice by slice. Recipients that may have it."""
+        """Put the live messages into the index and tell the engine, slice by slice. Recipients that may have it.
+        Until the last one is in, nothing of the lane may go: its segments look emptier than they are."""
         core = self._core
         duplicates = 0
         some: list[Live] = []
@@ -270,6 +272,7 @@ class Adopter:
                 await asyncio.sleep(0)
         if some:
             core.callbacks.on_live(some)
+        lane.is_filling = False
         core.counters.replayed_tried += duplicates
         return duplicates
 

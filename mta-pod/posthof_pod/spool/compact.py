@@ -30,7 +30,12 @@ class Compactor:
 
     async def compact(self, lane: Lane) -> int:
         """Copy what is live in the oldest segment, where it is worth it: how many messages were copied."""
-        if lane.is_blocked or lane.is_removing or lane.state not in (LaneState.OPEN, LaneState.CLOSED):
+        if (
+            lane.is_blocked
+            or lane.is_removing
+            or lane.is_filling
+            or lane.state not in (LaneState.OPEN, LaneState.CLOSED)
+        ):
             return 0
         if not lane.segments or lane.segments[0] is lane.current or lane.segments[0].is_pinned:
             return 0

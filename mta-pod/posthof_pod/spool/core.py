@@ -12,13 +12,12 @@ from typing import Any, Protocol, TypeVar
 
 from posthof_crds.engine import SpoolSettings
 
-from ..model import Held
 from ..replies import Temporary
 from . import layout, protocol, record
 from .cache import Cache, Live, Stored
 from .iothread import IOThread
 from .journal import Journal
-from .lane import BLOB, TRIED, Lane, LaneState, Segment
+from .lane import BLOB, Lane, LaneState, Segment
 from .protocol import Folder, Removal, Steps
 from .record import Start
 from .volume import Disk
@@ -119,6 +118,7 @@ class Core:
         self.dots = 0  # since the last good look
         self.is_stopping = False
         self.on_full: Callable[[], None] = lambda: None
+        self.on_orphan: Callable[[int], None] = lambda ref: None  # durable, and whoever waited for it has gone
         self.is_ended = False
         self._reads: list[tuple[Callable[[], Any], asyncio.Future[Any]]] = []
         self._read_jobs = 0
@@ -279,7 +279,9 @@ class Core:
 
     def tidy(self, lane: Lane) -> None:
         """Remove the oldest segment where nothing in it is live, or the whole lane where nothing in that is."""
-        if lane.is_removing or lane.is_blocked or not lane.is_writable or lane.state is LaneState.LEAVING:
+        if lane.is_removing or lane.is_filling or lane.is_blocked:
+            return
+        if not lane.is_writable or lane.state is LaneState.LEAVING:
             return
         if lane.live == 0 and lane.state is LaneState.CLOSED and self._may_remove(lane):
             self._remove_lane(lane)
@@ -352,8 +354,7 @@ class Core:
         if not future.done():
             future.set_result(stored)
             return
-        held = _fresh(stored)
-        self.callbacks.on_live([Live(stored.ref, stored.envelope, held, bool(lane.flags[row] & TRIED))])
+        self.on_orphan(stored.ref)
 
     def refused(self, lane: Lane, row: int, future: asyncio.Future[Any], failure: Temporary) -> int:
         """A possible duplicate: the record may have reached the volume, and the client will send again."""
@@ -403,7 +404,3 @@ def _remove_lane(lane: str) -> Steps[None]:
     except OSError as error:
         if error.errno not in protocol.STAYS:
             raise  # else: the rename is what counts, a name that stays inside is swept later
-
-
-def _fresh(stored: Stored) -> tuple[Held, ...]:
-    return record.waiting(record.fresh_states(stored.envelope, is_tried=False))

@@ -15,9 +15,9 @@ from typing import Protocol, TypeVar
 
 T = TypeVar("T")
 
-# A busy loop gives the interpreter's lock up and takes it back in every turn. A thread that waits for it is woken each
-# time, comes too late, and begins its wait of one switch interval anew: with the default of 5 ms, longer than a turn of
-# the loop, it starved for seconds (measured: commits of 1 to 9 s beside a saturated loop; 3 ms with this).
+# A busy loop gives the interpreter's lock up and takes it back in every turn. A thread that waits for it is woken
+# each time, comes too late, and begins its wait of one switch interval anew: with the default of 5 ms, longer than a
+# turn of the loop, it starved for seconds (measured: commits of 1 to 9 s beside a saturated loop; 3 ms with this).
 SWITCH_INTERVAL = 0.0001
 
 

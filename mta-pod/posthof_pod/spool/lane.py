@@ -114,6 +114,7 @@ class Lane:
         self.live = 0
         self.is_blocked = False  # settles wait to be written again: no dot until they are synced
         self.is_removing = False
+        self.is_filling = False  # a take-over is putting its messages in: what looks empty is not
         self.promised = 0  # numbers handed out whose commit did not come yet (some never will)
         self.closed_at = 0.0  # monotonic
         self.rest_until = 0.0  # monotonic: after two failures in a row nothing is tried before

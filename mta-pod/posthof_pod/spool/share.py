@@ -48,7 +48,9 @@ class Sharer:
         closed = {
             lane.name: lane.live
             for lane in core.lanes.values()
-            if lane.state is LaneState.CLOSED and not lane.open_blobs and not lane.is_blocked and not lane.is_removing
+            if lane.state is LaneState.CLOSED
+            and not lane.open_blobs
+            and not (lane.is_blocked or lane.is_removing or lane.is_filling)
         }
         chosen = sharing.lanes_to_offer(core.live, loads, closed, late)
         for name in chosen:
@@ -103,9 +105,12 @@ class Sharer:
         lane.next_number = layout.first_number(number)
         core.journal.resume(lane, start, nonce, opened)
         lane.become(LaneState.CLOSED)
-        await core.io(protocol.withdraw(lane.name))
         core.event("claimed_back", lane=lane.name, messages=lane.live)
         await self._announce(lane)
+        try:
+            await core.io(protocol.withdraw(lane.name))
+        except OSError as error:
+            core.event("not_removed", error=str(error))  # a hint: who follows it sees that the lane is not free
 
     async def _announce(self, lane: Lane) -> None:
         """Tell the engine again of what it was told to forget."""

@@ -29,7 +29,7 @@ from .keeper import Keeper
 from .lane import BLOB, LIVE, NESTED, PENDING, TRIED, Gone, Lane, LaneState
 from .liveness import Liveness
 from .reader import Reader
-from .record import IS_DONE, IS_NOTIFIED, IS_TRIED, STATE, Accept, Settle, State
+from .record import IS_DONE, IS_NOTIFIED, IS_TRIED, STATE, Accept, Damaged, Settle, State
 from .volume import Disk, Volume
 
 TRY_IDS = 100  # ids one `try` record names
@@ -79,6 +79,8 @@ class Spool:
         self._journal = core.journal
         self._cache = core.cache
         self._reading = Reader(core)
+        self._orphans: set[asyncio.Task[None]] = set()
+        core.on_orphan = self._follow_orphan
         self._adopter = Adopter(core, liveness, max_live=max_live)
         self._keeper = Keeper(core, self._adopter)
 
@@ -195,6 +197,18 @@ class Spool:
         blob.committed()
         self._journal.urge(lane)
 
+    def _follow_orphan(self, ref: int) -> None:
+        """A message is durable and its future was cancelled: the engine must hear of it, as from a replay."""
+        task = self._loop.create_task(self._tell_orphan(ref))
+        self._orphans.add(task)
+        task.add_done_callback(self._orphans.discard)
+
+    async def _tell_orphan(self, ref: int) -> None:
+        try:
+            self._core.callbacks.on_live([await self._reading.live(ref)])
+        except (Damaged, Gone, Temporary) as error:
+            self._core.event("unreadable", lane="", number=ref, error=str(error))  # the next start replays it
+
     def blob(self) -> Blob:
         """A sink for content over the threshold. Its `id` is the message's; commit or abort it."""
         lane = self._core.lane_for_mail()
@@ -254,6 +268,7 @@ class Spool:
             lane.trying.difference_update(some)
             if not future.done():
                 future.set_exception(failure)
+                future.exception()  # a session that ended meanwhile does not ask
 
         for lane, found in by_lane.items():
             for first in range(0, len(found), TRY_IDS):
