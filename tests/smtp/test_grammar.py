@@ -214,3 +214,10 @@ def test_bdat_names_octets_and_whether_it_is_the_last() -> None:
     for line in (b"BDAT", b"BDAT -1", b"BDAT 1 FIRST", b"BDAT 1x", b"BDAT 1\t", b"BDAT " + b"1" * 21):
         with pytest.raises(Malformed):
             grammar.parse_bdat(line)
+
+
+def test_an_orcpt_of_type_rfc822_with_utf8_octets_is_taken_as_postfix_sends_it() -> None:
+    _, parameters = grammar.parse_rcpt(
+        "RCPT TO:<j\u00fcrgen@b.test> ORCPT=rfc822;j+C3+BCrgen@b.test".encode(), smtputf8=True
+    )
+    assert parameters.orcpt == "utf-8;j\u00fcrgen@b.test"

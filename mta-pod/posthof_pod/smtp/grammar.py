@@ -323,10 +323,22 @@ def _orcpt(value: str) -> str:
         if address is None or _CONTROL.search(address) or any("\ud800" <= letter <= "\udfff" for letter in address):
             raise refusal
     else:
-        address = decode_xtext(encoded)
-        if address is None or not _is_printable(address):
+        address = _octets_of_xtext(encoded) if encoded.isascii() else encoded
+        if address is None or not address or not address.isprintable():
             raise refusal
+        if not address.isascii():  # Postfix puts UTF-8 octets into xtext of type rfc822; RFC 6533 calls that utf-8
+            kind = "utf-8"
     return f"{kind};{address}"
+
+
+def _octets_of_xtext(text: str) -> str | None:
+    """xtext whose octets may be UTF-8. None where it is no xtext, or its octets are no UTF-8."""
+    if not _XTEXT.fullmatch(text):
+        return None
+    try:
+        return _HEX.sub(lambda hit: chr(int(hit[1], 16)), text).encode("latin-1").decode("utf-8")
+    except UnicodeDecodeError:
+        return None
 
 
 def decode_xtext(text: str) -> str | None:
