@@ -266,21 +266,21 @@ def turn(
     """One group commit: append, sync, look, tell who waits; then remove what may go.
 
     The order is the promise: a 250 follows a look that follows the sync, and so does every unlink. One look serves
-    all lanes of the worker. Nothing is repeated: a segment with an error is given up by the caller.
+    all lanes of the worker. Nothing is repeated: a segment with an error is given up by the caller. Blobs are durable
+    before a record names them: else lost power could leave a message, never promised, that looks like damage.
     """
     failures: dict[Log | BlobFile, OSError] = {}
+    for blob in blobs:
+        try:
+            yield from sync_blob(blob)
+        except OSError as error:
+            failures[blob] = error
     for write in writes:
         try:
             yield from append(write.log, write.offset, write.parts)
         except OSError as error:
             failures[write.log] = error
-    is_promising = bool(removals)
-    for blob in blobs:
-        is_promising = True
-        try:
-            yield from sync_blob(blob)
-        except OSError as error:
-            failures[blob] = error
+    is_promising = bool(removals or blobs)
     for write in writes:
         if write.is_synced and write.log not in failures:
             is_promising = True
