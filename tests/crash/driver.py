@@ -483,7 +483,11 @@ async def _live(request: dict[str, Any]) -> None:
     for name, fields in worker.events:
         say("event", name, {key: str(value) for key, value in fields.items()})
     if worker.volume is not None:
-        Path(request["record"]).write_bytes(pickle.dumps(worker.volume.log))
+        _keep(request["record"], worker.volume)
+
+
+def _keep(path: str, volume: RecordingVolume) -> None:
+    Path(path).write_bytes(pickle.dumps(volume.log))
 
 
 def child(request: dict[str, Any]) -> None:

@@ -54,7 +54,7 @@ WRITING = {
     "fdatasync",
     "fsync",
 }
-KILLS, ERRORS = 260, 320  # points a sample walks
+KILLS, ERRORS = 200, 160  # points a sample walks
 NEVER = {"damaged", "unreadable", "take_over_failed", "upkeep_failed", "not_removed", "poisoned"}  # at a replay
 
 

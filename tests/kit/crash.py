@@ -1,7 +1,7 @@
 """Running the scripted workers of tests/crash/driver.py, under strace or not, and choosing what is walked.
 
-A tracer is attached to the driver, never starts it: strace counts the calls of each thread from the moment it sees it,
-and the threads of a worker forked later begin at one. So `when=N` is the N-th call of the worker's I/O thread.
+A tracer is attached to the driver, never starts it: strace counts the calls of each thread from the moment it sees
+it, and the threads of a worker forked later begin at one. So `when=N` is the N-th call of the worker's I/O thread.
 """
 
 from __future__ import annotations

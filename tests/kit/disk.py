@@ -1,8 +1,8 @@
 """A modelled disk, a volume that writes down what is done to it, and what a loss of power may leave of that.
 
-`MemoryDisk` stands in for the volume, in memory. `RecordingVolume` is the real volume and keeps a list of all changing
-calls. `Recording` reads such a list back and gives, for every point in it, the states a disk may legally be found in
-after the power went there.
+`MemoryDisk` stands in for the volume, in memory. `RecordingVolume` is the real volume and keeps a list of all
+changing calls. `Recording` reads such a list back and gives, for every point in it, the states a disk may legally be
+found in after the power went there.
 
 What is legal: a write counts for sure once its file was synced, a name once its folder was; before that each may be
 there or not, whatever became of the others. A write may also be torn: of its 512-byte sectors some are there, the
@@ -15,7 +15,7 @@ import errno
 import os
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -479,7 +479,7 @@ class Recording:
         cuts.append(one.offset + len(one.data))
         pieces: list[Pending] = [
             Bytes(one.node, begin, one.data[begin - one.offset : end - one.offset])
-            for begin, end in zip(cuts, cuts[1:], strict=False)
+            for begin, end in pairwise(cuts)
         ]
         count = len(pieces)
         if count <= FEW:
