@@ -133,16 +133,18 @@ def test_a_session_carries_many_mails() -> None:
     assert len(connects) <= 3  # one to see that Postfix is up, one that delivered, at most one more
 
 
-def test_a_rejected_sender_never_sees_a_bounce_to_a_bounce() -> None:
+def test_a_bounce_that_bounces_ends_at_the_postmaster() -> None:
     refusal = "check_recipient_access inline:{{nobody@peer.test=550 5.1.1 no}}"
     with (
         postfix(domain="peer.test", extra={"smtpd_recipient_restrictions": refusal}) as peer,
         posthof(OURS, to_host("out", "127.0.0.1", peer.port)) as mta,
     ):
         mta.send("", "nobody@peer.test", mail(1))
-        mta.wait_for_event("bounced")
+        (report,) = mta.inbox("ours.test", "postmaster").wait_for(1)
         mta.wait_until_empty()
-        assert not mta.events("report_made")
+        (made,) = mta.events("report_made")
+    assert made["to"] == ["postmaster@ours.test"]
+    assert report.startswith(b"Return-Path: <>\r\n")
 
 
 def test_hold_keeps_it_until_it_is_released() -> None:

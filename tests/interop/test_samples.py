@@ -13,6 +13,15 @@ from kit.posthof import Posthof, mail_domain, posthof, to_host
 
 pytestmark = pytest.mark.interop
 
+# What Postfix would otherwise do to content: drop some fields, add others, break long lines.
+LEAVE_ALONE = {
+    "message_drop_headers": "",
+    "always_add_missing_headers": "no",
+    "local_header_rewrite_clients": "",
+    "line_length_limit": "65536",
+    "strict_mime_encoding_domain": "no",
+}
+
 
 def send_all(mta: Posthof, recipient: str, contents: Iterable[bytes]) -> None:
     """Each by BDAT, so that nothing between client and house touches it."""
@@ -40,10 +49,12 @@ def test_every_sample_lies_unchanged_in_the_maildir() -> None:
 
 
 def test_every_sample_reaches_postfix_unchanged() -> None:
-    # Without a line end at the end nothing can leave by DATA; Postfix takes lines of at most 2 KiB as one.
+    # Without a line end at the end nothing can leave by DATA. The one left out has blanks before the colons of its
+    # header fields, which Postfix takes away.
     contents = {n: c for n, c in samples.everything().items() if c.endswith(b"\r\n") and is_plain(c)}
+    del contents["mime/header-blanks.eml"]
     with (
-        postfix(domain="peer.test", extra={"line_length_limit": "65536", "always_add_missing_headers": "no"}) as peer,
+        postfix(domain="peer.test", extra=LEAVE_ALONE) as peer,
         posthof(to_host("out", "127.0.0.1", peer.port)) as mta,
     ):
         send_all(mta, "b@peer.test", contents.values())

@@ -54,7 +54,8 @@ def test_a_greylisting_peer_gets_the_mail_at_the_second_try() -> None:
     later = "check_client_access inline:{{127.0.0.1=450 4.7.1 greylisted, come back}}, permit"
     with (
         postfix(domain="peer.test", extra={"smtpd_recipient_restrictions": later}) as peer,
-        posthof(to_host("out", "127.0.0.1", peer.port)) as mta,
+        # A session that stays open would keep an smtpd(8) with the old settings.
+        posthof(to_host("out", "127.0.0.1", peer.port, limits={"idle": "0s"})) as mta,
     ):
         mta.send("a@client.test", "b@peer.test", mail(1))
         told = mta.wait_for_event("deferred")

@@ -17,6 +17,7 @@ from kit import peers
 BINARY = peers.UNPACKED / "opensmtpd/usr/sbin/smtpd"
 
 CONFIG = """\
+smtp limit max-mails 1000000
 mta limit reconn-delay-route 0 max-conn-per-host 20 max-conn-per-route 20 max-conn-per-relay 20
 listen on 127.0.0.1 port {port} hostname {hostname}
 action "out" relay host smtp://{host}:{next_port} helo {hostname}

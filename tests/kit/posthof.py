@@ -20,6 +20,7 @@ import smtplib
 import subprocess
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -241,7 +242,7 @@ class Posthof:
 
     def inbox(self, domain: str, local: str) -> peers.Maildir:
         """The Maildir of one address (mode Maildir)."""
-        return peers.Maildir(self.folder / "mail" / domain / local, self.tail)
+        return peers.Maildir(self.folder / "mail" / domain / urllib.parse.quote(local), self.tail)
 
     def tail(self) -> str:
         """The end of the log, for a failure's message."""
