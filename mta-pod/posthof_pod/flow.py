@@ -38,6 +38,7 @@ from posthof_pod.spool.record import Damaged
 from posthof_pod.spool.store import Spool
 
 FOREVER = float("inf")
+UNREADABLE = 60.0  # seconds until a message that the volume did not give is asked for again
 EAGER = 500  # a destination with more ready than this: what comes gets its `try` record when its turn comes
 
 
@@ -297,7 +298,7 @@ async def _read(taken: Taken, mta: Mta) -> Stored | None:
     try:
         stored = mta.spool.read(taken.ref)
         return stored if isinstance(stored, Stored) else await stored
-    except (Damaged, Gone) as error:
+    except (Damaged, Gone, Failure) as error:
         _set_aside(taken, error, mta)
     return None
 
@@ -305,15 +306,20 @@ async def _read(taken: Taken, mta: Mta) -> Stored | None:
 async def _envelope(taken: Taken, mta: Mta) -> Envelope | None:
     try:
         return await mta.spool.envelope(taken.ref)
-    except (Damaged, Gone) as error:
+    except (Damaged, Gone, Failure) as error:
         _set_aside(taken, error, mta)
     return None
 
 
-def _set_aside(taken: Taken, error: Damaged | Gone, mta: Mta) -> None:
-    """Damaged mail is held for a person to look at; what went to another worker is that worker's."""
+def _set_aside(taken: Taken, error: Damaged | Gone | Failure, mta: Mta) -> None:
+    """Damaged mail is held for a person to look at; what went to another worker is that worker's; what the volume
+    does not give at the moment is asked for again."""
     if isinstance(error, Gone):
         mta.backlog.done(taken.unit)
+        return
+    if isinstance(error, Failure):
+        due = mta.clock() + UNREADABLE
+        mta.backlog.defer(taken.unit, due, taken.attempts, taken.notified, reason=Reason.LOCAL_FAILED)
         return
     mta.events.spool_damaged(error.where, error.what)
     mta.backlog.defer(taken.unit, FOREVER, taken.attempts, taken.notified, reason=Reason.SPOOL_DAMAGED)
