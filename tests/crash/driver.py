@@ -71,20 +71,24 @@ class Worker:
         settings = SpoolSettings(**values)
         self.volume: RecordingVolume | None = None
         if request.get("record"):
-            self.volume = RecordingVolume(settings.path, sync=settings.sync, fail_sync=request.get("fail_sync", 0))
+            more = {name: request[name] for name in ("fail_sync", "forgets") if name in request}
+            self.volume = RecordingVolume(settings.path, sync=settings.sync, **more)
         self.spool = Spool(
             settings,
             worker_id=new_worker(chance.randbytes(10)),
             loop=asyncio.get_running_loop(),
             liveness=FlockLiveness(),
             on_live=self.lives.extend,
-            on_event=lambda what, **fields: self.events.append((what, fields)),
+            on_event=self._on_event,
             clock=lambda: 1_000_000.0,
             volume=self.volume or Volume(settings.path, sync=settings.sync),
             random=chance.randbytes,
         )
         self.core = self.spool._core
         self.refs: dict[str, int] = {}
+
+    def _on_event(self, name: str, /, **fields: object) -> None:
+        self.events.append((name, fields))
 
     def tell(self, *entry: object) -> None:
         if self.volume is not None:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from kit.crash import IS_ALL, SEED, Driver, copy, folder, sample, told
+from kit.crash import IS_ALL, SEED, Driver, copy, folder, told
 from kit.disk import Entry, MemoryDisk, Recording, read_in
 from kit.ledger import Found, Ledger, read_spool
 
@@ -36,8 +36,7 @@ TRANSITIONS = {
     "take_freed": "left_free",
     "stop_again": "left",
 }
-POINTS = 45  # calls of each transition after which a sample lets the power go
-STARTS = 6  # real starts of each transition in a sample; ten times as many where all is walked
+STARTS = 12  # real starts of each transition in a sample; ten times as many where all is walked
 
 
 class Recorded(NamedTuple):
@@ -110,21 +109,16 @@ class Walk:
         self.name = name
         self.states = 0
         self.kept: list[tuple[MemoryDisk, Ledger]] = []  # for real starts
+        self._wanted = STARTS * 10 if IS_ALL else STARTS
         self._read: dict[int, dict[str, Found]] = {}
         self._chance = random.Random(f"{SEED} {name}")
 
-    def complaints(self, points: int | None = None) -> Iterator[str]:
+    def complaints(self) -> Iterator[str]:
         recording = Recording(self.run.before, self.run.log, seed=SEED)
-        chosen = set(range(len(self.run.log)))
-        if points is not None:
-            chosen = set(sample(sorted(chosen), points, self.name))
         ledger = told(self.run.ledger)
         for at, entry in recording.points():
             if entry[0] == "mark":
                 ledger.add(*entry[1:])
-            if at not in chosen:
-                continue
-            snapshot: Ledger | None = None
             for disk in recording.states():
                 self.states += 1
                 mark = disk.fingerprint()
@@ -132,9 +126,14 @@ class Walk:
                     self._read[mark] = read_spool(disk)
                 for wrong in ledger.complaints(self._read[mark]):
                     yield f"{self.name} after call {at} {entry[:2]}: {wrong}"
-                if self._chance.random() < 0.02:
-                    snapshot = snapshot or _copy(ledger)
-                    self.kept.append((disk, snapshot))
+                self._keep(disk, ledger)
+
+    def _keep(self, disk: MemoryDisk, ledger: Ledger) -> None:
+        """Each state has the same chance to be started for real."""
+        if len(self.kept) < self._wanted:
+            self.kept.append((disk, _copy(ledger)))
+        elif (place := self._chance.randrange(self.states)) < self._wanted:
+            self.kept[place] = (disk, _copy(ledger))
 
 
 def _copy(ledger: Ledger) -> Ledger:
@@ -145,10 +144,9 @@ def _copy(ledger: Ledger) -> Ledger:
 @pytest.mark.parametrize("transition", TRANSITIONS)
 def test_whatever_a_loss_of_power_leaves_every_promise_is_kept(bench: Bench, transition: str) -> None:
     walk = Walk(bench.record(transition, TRANSITIONS[transition]), transition)
-    wrong = next(walk.complaints(None if IS_ALL else POINTS), None)
-    assert wrong is None
+    assert next(walk.complaints(), None) is None
     assert walk.states > 100
-    for disk, ledger in _some(walk.kept, STARTS * 10 if IS_ALL else STARTS):
+    for disk, ledger in walk.kept:
         path = bench.fresh()
         disk.write_out(path)
         for seed in ("first", "second"):
@@ -158,14 +156,19 @@ def test_whatever_a_loss_of_power_leaves_every_promise_is_kept(bench: Bench, tra
             assert "take_over_failed" not in found.events()
 
 
-def _some(kept: list[tuple[MemoryDisk, Ledger]], count: int) -> list[tuple[MemoryDisk, Ledger]]:
-    return random.Random(SEED).sample(kept, min(count, len(kept)))
-
-
 @pytest.mark.parametrize("transition", ["accept", "settle", "compaction", "blob"])
 def test_with_sync_switched_off_the_harness_finds_the_loss(bench: Bench, transition: str) -> None:
     walk = Walk(bench.record(transition, None, settings={"sync": False}), transition)
     assert any("acknowledged and is lost" in wrong for wrong in walk.complaints())
+
+
+@pytest.mark.parametrize("forgets", ["fdatasync", "fsync_dir"])
+@pytest.mark.parametrize("transition", ["accept", "blob", "take_over"])
+def test_with_one_kind_of_sync_left_out_the_harness_finds_the_loss(
+    bench: Bench, transition: str, forgets: str
+) -> None:
+    walk = Walk(bench.record(transition, TRANSITIONS[transition], forgets=forgets), transition)
+    assert next(walk.complaints(), None) is not None
 
 
 @pytest.mark.parametrize("failing", range(2, 9))
@@ -173,4 +176,4 @@ def test_an_fsync_that_fails_once_and_then_succeeds_is_not_believed(bench: Bench
     run = bench.record("settle", None, fail_sync=failing)
     assert any(entry[0] == "drop" for entry in run.log)
     walk = Walk(run, f"settle, failing sync {failing}")
-    assert next(walk.complaints(None if IS_ALL else POINTS), None) is None
+    assert next(walk.complaints(), None) is None

@@ -134,6 +134,20 @@ class Driver:
             self._early.append(line)
         raise AssertionError("without a time-out there is always a line")
 
+    def listen(self, kind: str, count: int) -> None:
+        """Until the worker has said so many lines of this kind."""
+        while sum(line[0] == kind for line in self._early) < count:
+            line = self.line()
+            assert line is not None
+            assert line[0] != "ended", f"it ended early: {line} {self.complaints()}"
+            self._early.append(line)
+
+    def hush(self) -> list[list[Any]]:
+        """All that a stopped worker has said so far."""
+        while (line := self.line(0.2)) is not None:
+            self._early.append(line)
+        return list(self._early)
+
     def finish(self) -> Ended:
         """Wait for the worker that `send` started."""
         lines, self._early = self._early, []

@@ -244,11 +244,13 @@ def read_in(root: Path) -> MemoryDisk:
 class RecordingVolume(Volume):
     """The real volume; `log` has every changing call that succeeded, in order, and the marks of who uses it.
 
-    `fail_sync`: the n-th fdatasync fails once with EIO, and the kernel drops the pages, as Linux does.
+    `fail_sync`: the n-th fdatasync fails once with EIO, and the kernel drops the pages, as Linux does. `forgets`: the
+    name of a sync that is left out, to see that a loss is found.
     """
 
-    def __init__(self, root: str, *, sync: bool = True, fail_sync: int = 0) -> None:
+    def __init__(self, root: str, *, sync: bool = True, fail_sync: int = 0, forgets: str = "") -> None:
         super().__init__(root, sync=sync)
+        self._forgets = forgets
         self.log: list[Entry] = []
         self._fail_sync = fail_sync
         self._syncs = 0
@@ -301,12 +303,12 @@ class RecordingVolume(Volume):
             self.log.append(("drop", fd))
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         super().fdatasync(fd)
-        if self._is_syncing:
+        if self._is_syncing and self._forgets != "fdatasync":
             self.log.append(("sync", fd))
 
     def fsync_dir(self, path: str) -> None:
         super().fsync_dir(path)
-        if self._is_syncing:
+        if self._is_syncing and self._forgets != "fsync_dir":
             self.log.append(("sync_folder", path))
 
     def unlink(self, path: str) -> None:
@@ -478,8 +480,7 @@ class Recording:
             at += SECTOR
         cuts.append(one.offset + len(one.data))
         pieces: list[Pending] = [
-            Bytes(one.node, begin, one.data[begin - one.offset : end - one.offset])
-            for begin, end in pairwise(cuts)
+            Bytes(one.node, begin, one.data[begin - one.offset : end - one.offset]) for begin, end in pairwise(cuts)
         ]
         count = len(pieces)
         if count <= FEW:

@@ -17,7 +17,7 @@ import random
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from posthof_pod.spool import layout, protocol, reading, replay
+from posthof_pod.spool import Damaged, layout, protocol, reading, replay
 from posthof_pod.spool.volume import Disk
 
 TRACE = b"Received: from a by b; now\r\n"
@@ -104,12 +104,19 @@ def read_lane(disk: Disk, name: str, found: dict[str, Found]) -> None:
         entry = replay.decode(message)
         scan = added.scans[message.ordinal]
         place = reading.Place(scan.path, scan.nonce, message.offset)
-        read = reading.read_message(disk, place, message.length, message.number)
-        body = read.body
-        if entry.accept.blob is not None:
-            path = layout.blob(name, entry.accept.blob.number)
-            body = disk.read(path, disk.size(path), 0)
-        assert body is not None
+        content = _content(disk, name, place, message)
         waiting = frozenset(held.recipient for held in entry.waiting)
         assert entry.envelope.id not in found, "a message lies in two lanes"
-        found[entry.envelope.id] = Found(read.trace + body, waiting)
+        found[entry.envelope.id] = Found(content, waiting)
+
+
+def _content(disk: Disk, lane: str, place: reading.Place, message: replay.Message) -> bytes:
+    """What can be read of a message; b"" where nothing can."""
+    try:
+        read = reading.read_message(disk, place, message.length, message.number)
+        if read.accept.blob is None:
+            return read.trace + (read.body or b"")
+        path = layout.blob(lane, read.accept.blob.number)
+        return read.trace + disk.read(path, disk.size(path), 0)
+    except (Damaged, FileNotFoundError):
+        return b""
