@@ -6,6 +6,7 @@ import smtplib
 
 import pytest
 
+from kit import peers
 from kit.mails import mail, stored
 from kit.postfix import postfix
 from kit.posthof import mail_domain, posthof, relay_policy, to_host
@@ -156,6 +157,7 @@ def test_hold_keeps_it_until_it_is_released() -> None:
         mta.send("a@x.test", "b@peer.test", mail(2))
         (arrived,) = peer.inbox.wait_for(1)
         assert b"<2@mails.test>" in arrived
+        peers.wait_for(lambda: len(mta.queue()) == 1, "the other one settled")
         (waiting,) = mta.queue()
         mta.run("queue", "release", waiting["id"])
         assert len(peer.inbox.wait_for(2)) == 2

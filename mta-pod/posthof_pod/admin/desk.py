@@ -24,6 +24,7 @@ from posthof_pod.admin.waiting import (
     filter_of,
     item_test,
 )
+from posthof_pod.deliver.site import SiteStatus
 from posthof_pod.flow import FOREVER, Mta
 from posthof_pod.model import Envelope, Held, Reason, Settlement
 from posthof_pod.schedule.backlog import Row, State
@@ -86,6 +87,9 @@ class Desk:
             return None
         state = await self._mta.spool.state(ref)
         item.detail = state.detail
+        down = next((status for row in self._rows(ref) if (status := self._down(row)) is not None), None)
+        if down is not None and down.last is not None:
+            item.detail = f"{down.last.host}: {down.last.reply}" if down.last.host else down.last.reply
         return msgspec.to_builtins(item)
 
     async def content(self, payload: Any) -> bytes | None:
@@ -236,7 +240,7 @@ class Desk:
                 waiting.reason = state.reason
 
     def _describe(self, ref: int, envelope: Envelope, rows: list[Row]) -> QueueItem:
-        waiting = [recipient for row in rows for recipient in _waiting(row, envelope)]
+        waiting = [recipient for row in rows for recipient in self._waiting(row, envelope)]
         return QueueItem(
             id=envelope.id,
             sender=envelope.sender,
@@ -251,23 +255,32 @@ class Desk:
             worker=self._worker,
         )
 
+    def _waiting(self, row: Row, envelope: Envelope) -> Iterator[QueueRecipient]:
+        due = row.due if row.state is State.DEFERRED else 0.0
+        reason = row.reason
+        down = self._down(row)
+        if down is not None:  # ready, but for a site that answers nobody: it waits for the next probe
+            due, reason = down.next_probe, Reason.SITE_DOWN
+        for n in row.recipients:
+            recipient = envelope.recipients[n]
+            yield QueueRecipient(
+                address=recipient.address,
+                state=_STATES[row.state],
+                due=due,
+                attempts=row.attempts,
+                reason=reason,
+                destination=row.destination.key,
+                rule=recipient.rule,
+            )
+
+    def _down(self, row: Row) -> SiteStatus | None:
+        """The site of a ready unit, where it is down."""
+        status = self._mta.pool.status(row.destination.key) if row.state is State.READY else None
+        return status if status is not None and status.is_down else None
+
     async def _read(self, ref: int) -> Stored:
         stored = self._mta.spool.read(ref)
         return stored if isinstance(stored, Stored) else await stored
-
-
-def _waiting(row: Row, envelope: Envelope) -> Iterator[QueueRecipient]:
-    for n in row.recipients:
-        recipient = envelope.recipients[n]
-        yield QueueRecipient(
-            address=recipient.address,
-            state=_STATES[row.state],
-            due=row.due if row.state is State.DEFERRED else 0.0,
-            attempts=row.attempts,
-            reason=row.reason,
-            destination=row.destination.key,
-            rule=recipient.rule,
-        )
 
 
 def _recipients(rows: list[Row]) -> tuple[int, ...]:
