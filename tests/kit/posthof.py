@@ -223,9 +223,9 @@ class Posthof:
         return result.stdout
 
     def queue(self) -> list[dict[str, Any]]:
-        """`posthof queue list --json`."""
-        listing: list[dict[str, Any]] = json.loads(self.run("queue", "list", "--json"))
-        return listing
+        """The messages of `posthof queue list --json`."""
+        page: dict[str, Any] = json.loads(self.run("queue", "list", "--json"))
+        return list(page["items"])
 
     # ------------------------------------------------------------------ mail
 
