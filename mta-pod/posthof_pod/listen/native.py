@@ -132,6 +132,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_begun",
+        "_clock",
         "_dialogue",
         "_dropped",
         "_early",
@@ -152,6 +153,7 @@ class Connection(asyncio.Protocol):
         self._dialogue: Dialogue | None = None
         self._early = b""  # what came before the dialogue could take it
         self._holds = 0
+        self._clock = house.clock
         self._heard = self._begun = house.clock()
         self._slot = 0
         self._dropped = 0
@@ -185,8 +187,8 @@ class Connection(asyncio.Protocol):
                 self._transport.write(replies)
             if dialogue.request:
                 self._serve(dialogue)
-            elif not dialogue.waiting:
-                self._heard = self._house.clock()
+            elif not dialogue.rest:
+                self._heard = self._clock()
         except Exception as error:
             self._broken(error)
 
@@ -254,7 +256,7 @@ class Connection(asyncio.Protocol):
 
     def _begin_talk(self, dialogue: Dialogue, greeting: bytes) -> None:
         self._phase = _TALK
-        self._heard = self._house.clock()
+        self._heard = self._clock()
         if greeting:
             self._transport.write(greeting)
         early, self._early = self._early, b""
@@ -268,7 +270,7 @@ class Connection(asyncio.Protocol):
         is_first = not dialogue.commands
         early, self._early = self._early, b""
         self._phase = _HANDSHAKE
-        self._heard = self._house.clock()
+        self._heard = self._clock()
         done = partial(self._tls_is_done, dialogue, is_first)
         result = run(self._shake_hands(), done, self._house.desk.failed)
         if result is not PENDING:
@@ -309,13 +311,13 @@ class Connection(asyncio.Protocol):
             if request is _WAIT:
                 awaited = dialogue.awaited
                 if awaited is None:  # being answered already
-                    if dialogue.waiting > WAITING_MAX:
+                    if len(dialogue.rest) > WAITING_MAX:
                         self._hold(_ANSWER_IS_DUE)
                     return
                 dialogue.awaited = None
                 result = run(awaited, self._answered, self._house.desk.failed)
                 if result is PENDING:
-                    if dialogue.is_reading_content or dialogue.waiting > WAITING_MAX:
+                    if dialogue.is_reading_content or len(dialogue.rest) > WAITING_MAX:
                         self._hold(_ANSWER_IS_DUE)
                     return
                 replies = dialogue.resume(result)
@@ -327,7 +329,7 @@ class Connection(asyncio.Protocol):
             else:
                 self._part_with(dialogue)
                 return
-        self._heard = self._house.clock()
+        self._heard = self._clock()
 
     def _answered(self, result: object) -> None:
         """The answer came later than at once."""
@@ -340,10 +342,11 @@ class Connection(asyncio.Protocol):
                 return
             if replies:
                 self._transport.write(replies)
-            self._let_go(_ANSWER_IS_DUE)
+            if self._holds:
+                self._let_go(_ANSWER_IS_DUE)
             if dialogue.request:
                 self._serve(dialogue)
-            self._heard = self._house.clock()
+            self._heard = self._clock()
             if self._has_eof and not dialogue.request:
                 self._transport.close()
         except Exception as error:
@@ -411,7 +414,7 @@ class Connection(asyncio.Protocol):
         clients that stay."""
         if dialogue.has_quit or self._house.is_draining:
             self._phase = _LINGER
-            self._heard = self._house.clock()
+            self._heard = self._clock()
             self._transport.close()
         else:
             self._say_farewell(b"")
@@ -422,7 +425,7 @@ class Connection(asyncio.Protocol):
         if last:
             transport.write(last)
         self._phase = _LINGER
-        self._heard = self._house.clock()
+        self._heard = self._clock()
         self._early = b""
         if self._holds:
             self._holds = 0

@@ -14,7 +14,8 @@ Rules
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from types import CoroutineType
 from typing import Any, Final
 
 from posthof_pod.replies import Failure, Reply
@@ -39,6 +40,8 @@ Fault = Callable[[str, BaseException], None]
 def run(work: Awaitable[object], done: Done, fault: Fault) -> object:
     """Runs `work` as far as it goes. Returns its result if that is there at once (then `done` is never called), else
     PENDING, and calls done(result) from the loop."""
+    if type(work) is CoroutineType:  # the usual case; a coroutine needs no iterator around it
+        return _Steps(work, done, fault).step()
     if asyncio.isfuture(work):
         future: asyncio.Future[object] = work
         if future.done():
@@ -70,18 +73,19 @@ def reply_for(error: BaseException, fault: Fault) -> Reply:
 class _Steps:
     """One coroutine on its way."""
 
-    __slots__ = ("_done", "_fault", "_is_late", "_work")
+    __slots__ = ("_done", "_fault", "_send")
 
-    def __init__(self, work: Generator[Any, Any, object], done: Done, fault: Fault) -> None:
-        self._work = work
+    def __init__(
+        self, work: Generator[Any, Any, object] | Coroutine[Any, Any, object], done: Done, fault: Fault
+    ) -> None:
+        self._send = work.send
         self._done = done
         self._fault = fault
-        self._is_late = False
 
     def step(self) -> object:
         """Up to the next future, or the end."""
         try:
-            awaited = self._work.send(None)
+            awaited = self._send(None)
         except StopIteration as stop:
             return stop.value
         except BaseException as error:

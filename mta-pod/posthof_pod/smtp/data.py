@@ -56,10 +56,14 @@ def _saw_bare(decoder: IncrementalNewlineDecoder) -> bool:
 
 
 def whole(data: bytes, at: int) -> bytes | None:
-    """The content, where data[at:] is one complete DATA stream without a stuffed dot; else None: read it in full."""
-    if data.endswith(END) and data.find(b"\r\n.", at) == len(data) - 5 and data[at] != 46:
-        return data[at:-3]
-    return None
+    """The content, where data[at:] is one complete DATA stream without a stuffed dot or a bare CR or LF; else None:
+    read it in full."""
+    if not data.endswith(END) or data.find(b"\r\n.", at) != len(data) - 5 or data[at] == 46:
+        return None
+    body = data[at:-3]
+    decoder = IncrementalNewlineDecoder(None, False)
+    decoder.decode(body.decode("latin-1"), True)  # as in _look
+    return body if decoder.newlines == "\r\n" else None
 
 
 class Content:

@@ -25,9 +25,9 @@ from posthof_pod.model import Body, Recipient
 from posthof_pod.replies import Failure, Reply
 from posthof_pod.smtp import answers as say
 from posthof_pod.smtp import grammar
-from posthof_pod.smtp.data import INTERNAL, BodySink, Content, DotReader, has_bare_newline, whole
+from posthof_pod.smtp.data import INTERNAL, BodySink, Content, DotReader, whole
 from posthof_pod.smtp.gate import Gate, Incoming, Reception, Session
-from posthof_pod.smtp.grammar import MailParameters, Malformed, RecipientParameters
+from posthof_pod.smtp.grammar import MailParameters, Malformed, RecipientParameters, parse_mail, parse_rcpt
 from posthof_pod.smtp.terms import Terms
 
 __all__ = [
@@ -96,7 +96,6 @@ class Dialogue:
         "_parting",
         "_reader",
         "_reception",
-        "_rest",
         "_state",
         "_then",
         "_transaction",
@@ -107,6 +106,7 @@ class Dialogue:
         "junk",
         "messages",
         "request",
+        "rest",
         "session",
         "terms",
     )
@@ -123,7 +123,7 @@ class Dialogue:
         self.junk = 0  # commands that moved no mail since the last accepted message
         self._reception = reception
         self._state = _COMMAND
-        self._rest = b""  # octets not yet parsed
+        self.rest = b""  # octets not yet parsed
         self._out: list[bytes] = []
         self._then: Callable[[Any], None] | None = None  # what goes on when the awaited is there
         self._transaction: Transaction | None = None
@@ -151,18 +151,32 @@ class Dialogue:
     @property
     def waiting(self) -> int:
         """Octets gathered and not parsed."""
-        return len(self._rest)
+        return len(self.rest)
 
     def feed(self, data: bytes) -> bytes:
-        """Octets from the client -> octets for it (b"" = nothing to write yet)."""
-        rest = self._rest
-        if rest:
-            data = rest + data
-        request = self.request
-        if request:
-            return self._feed_while(request, data)
-        self._parse(data)
-        return self._take()
+        """Octets from the client -> octets for it (b"" = nothing to write yet).
+
+        The two usual packets, one command line and the whole of a content, go straight to those who read them.
+        """
+        if self.rest:
+            data = self.rest + data
+        if self.request:
+            return self._feed_while(self.request, data)
+        state = self._state
+        if state == _COMMAND and data.find(b"\n") == len(data) - 1 >= 0:
+            self.rest = b""
+            self._line(data[:-1])
+        elif state != _DATA or self._parting is not None:
+            self._parse(data)
+        else:
+            self.rest = b""
+            end = self._data(data, 0)
+            if end < len(data):
+                self._parse(data[end:])
+        out = self._out
+        if len(out) != 1 or self.request is _WAIT:
+            return self._take()
+        return out.pop()
 
     def resume(self, result: object) -> bytes:
         """What was awaited is there. A `Reply` in place of the expected result is a failure's reply."""
@@ -170,8 +184,8 @@ class Dialogue:
         self.request = _NOTHING
         if then is not None:
             then(result)
-        if not self.request:
-            self._parse(self._rest)
+        if not self.request and (self.rest or self._parting is not None):
+            self._parse(self.rest)
         return self._take()
 
     def tls_started(self, cipher: str) -> bytes:
@@ -199,7 +213,7 @@ class Dialogue:
     def lost(self) -> None:
         """The connection is gone: what was gathered is let go. A message that waits for its reply is the gate's."""
         self._drop_transaction()
-        self._rest = b""
+        self.rest = b""
         if self.request is not _WAIT:
             self.request = _CLOSE
 
@@ -216,11 +230,11 @@ class Dialogue:
 
     def _feed_while(self, request: Request, data: bytes) -> bytes:
         if request is _WAIT:
-            self._rest = data
+            self.rest = data
         elif request is _START_TLS and data:
             self._leave(say.INJECTED)
         else:
-            self._rest = b""
+            self.rest = b""
         return self._take()
 
     def _parse(self, data: bytes) -> None:
@@ -246,35 +260,35 @@ class Dialogue:
                     self._state = _COMMAND
             else:
                 at = self._chunk(data, at)
-        self._rest = data[at:] if at < size and self.request is not _CLOSE else b""
+        self.rest = data[at:] if at < size and self.request is not _CLOSE else b""
         if self._parting is not None and self._state == _COMMAND and not self.request:
             self._say_farewell(self._parting)
-        elif self._rest and self.request is _START_TLS:  # in the packet of STARTTLS: RFC 3207, CVE-2011-0411
-            self._rest = b""
+        elif self.rest and self.request is _START_TLS:  # in the packet of STARTTLS: RFC 3207, CVE-2011-0411
+            self.rest = b""
             self._out.pop()
             self._leave(say.INJECTED)
 
     def _unfinished(self, data: bytes, at: int) -> None:
         """A command line without its end."""
-        self._rest = data[at:]
+        self.rest = data[at:]
         if data.startswith(b"\x16\x03", at):  # a TLS handshake where a command belongs
             self._leave(say.NOT_SMTP)
-        elif len(self._rest) >= self.terms.limits.command_line:
-            line, self._rest = self._rest, b""
+        elif len(self.rest) >= self.terms.command_line:
+            line, self.rest = self.rest, b""
             self._state = _DROP_LINE
             self._line(line)
 
     def _line(self, line: bytes) -> None:
         """One line, up to its LF: a command if a CR ends it."""
         self.commands += 1
-        limits = self.terms.limits
-        if limits.commands and self.commands > limits.commands:
+        terms = self.terms
+        if self.commands > terms.commands:
             self._leave(say.TOO_MANY_COMMANDS)
             return
-        if len(line) >= limits.command_line:
+        if len(line) >= terms.command_line:
             self._refuse("", say.LINE_TOO_LONG)
             return
-        if line[-1:] != b"\r":
+        if not line.endswith(b"\r"):
             self._not_a_command(line, say.BARE_LF)
             return
         line = line[:-1]
@@ -336,7 +350,7 @@ class Dialogue:
 
     def _close(self) -> None:
         self._drop_transaction()
-        self._rest = b""
+        self.rest = b""
         self.request = _CLOSE
 
     def _count_junk(self) -> None:
@@ -379,21 +393,20 @@ class Dialogue:
             return
         reception = self._reception
         terms = self.terms = reception.terms  # between two messages: the newest configuration
-        limits = terms.limits
-        address, parameters = grammar.parse_mail(line)
-        if limits.messages and self.messages >= limits.messages:
+        address, parameters = parse_mail(line)
+        if self.messages >= terms.messages:
             self._leave(say.TOO_MANY_MESSAGES)
             return
-        if limits.message_size and parameters.size > limits.message_size:
-            size = Reply(552, "5.3.4", f"The message exceeds the limit of {limits.message_size} octets")
-            self._refuse("MAIL", size, sender=address)
+        if parameters.size > terms.message_size:
+            self._refuse("MAIL", terms.too_large, sender=address)
             return
-        reply = reception.admits_message(session) if limits.client_message_rate else None
-        reply = reply or reception.gate.room(parameters.size)
+        gate = reception.gate
+        reply = reception.admits_message(session) if terms.is_rated else None
+        reply = reply or gate.room(parameters.size)
         if reply is not None:
             self._refuse("MAIL", reply, sender=address)
             return
-        answer = reception.gate.sender(session, address, parameters)
+        answer = gate.sender(session, address, parameters)
         if answer is None:
             self._transaction = Transaction(address, parameters)
             self._out.append(say.SENDER_OK)
@@ -418,8 +431,8 @@ class Dialogue:
         if transaction.content is not None:
             self._refuse("RCPT", say.AFTER_BDAT)
             return
-        address, parameters = grammar.parse_rcpt(line, smtputf8=transaction.parameters.smtputf8)
-        if transaction.accepted >= self.terms.limits.recipients:
+        address, parameters = parse_rcpt(line, smtputf8=transaction.parameters.smtputf8)
+        if transaction.accepted >= self.terms.recipients:
             transaction.overshoot += 1
             transaction.was_refused = True
             self._refuse("RCPT", say.TOO_MANY_RECIPIENTS, recipient=address)
@@ -427,10 +440,14 @@ class Dialogue:
                 self._count_error()
             return
         answer = self._reception.gate.recipient(self.session, transaction.sender, address, parameters)
-        if isinstance(answer, tuple):  # a Reply is one too
-            self._recipient_answered(address, answer)
-        else:
+        if not isinstance(answer, tuple):
             self._wait(answer, lambda result: self._recipient_answered(address, result))
+        elif isinstance(answer, Reply):
+            self._recipient_answered(address, answer)
+        else:  # the usual answer
+            transaction.recipients += answer
+            transaction.accepted += 1
+            self._out.append(say.RECIPIENT_OK)
 
     def _recipient_answered(self, address: str, answer: Reply | tuple[Recipient, ...]) -> None:
         transaction = self._transaction
@@ -456,7 +473,7 @@ class Dialogue:
 
     def _data_command(self, line: bytes, argument: bytes) -> None:
         transaction = self._transaction
-        reply = self._cannot_take_content()
+        reply = None if transaction is not None and transaction.accepted else self._cannot_take_content()
         if argument.strip(b" "):
             self._refuse("DATA", say.NO_ARGUMENT)
         elif reply is not None or transaction is None:
@@ -563,12 +580,10 @@ class Dialogue:
         terms, reader = self.terms, self._reader
         if reader is None:
             body = whole(data, at)
-            if body is not None and len(body) <= terms.blob_threshold and not has_bare_newline(body):
-                limit = terms.limits.message_size
-                if not limit or len(body) <= limit:
-                    self._state = _COMMAND
-                    self._accept(body, b"", len(body))
-                    return len(data)
+            if body is not None and len(body) <= terms.whole_max:
+                self._state = _COMMAND
+                self._accept(body, b"", len(body))
+                return len(data)
             reader = self._reader = DotReader(
                 terms.limits.message_size,
                 terms.blob_threshold,
@@ -628,12 +643,13 @@ class Dialogue:
     def _accepted(self, reply: Reply) -> None:
         """The gate's events tell the log, whatever it decided; here it is only counted."""
         self._out.append(say.octets(reply))
-        if reply.is_positive:
+        code = reply.code
+        if code < 400:
             self.messages += 1
             self.errors = self.junk = 0
-        elif reply.code >= 500:
+        elif code >= 500:
             self._count_error()
-        elif reply.code == 421:
+        elif code == 421:
             self._close()
 
     # ---- BDAT

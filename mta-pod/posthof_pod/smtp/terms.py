@@ -5,6 +5,8 @@ Owns: the words of EHLO (RFC 5321 4.1.1.1, RFC 1870, 2034, 2920, 3030, 3207, 346
 
 from __future__ import annotations
 
+import sys
+
 from posthof_crds.engine import Listener, TLSMode
 from posthof_pod.replies import Reply
 from posthof_pod.smtp.grammar import XCLIENT_ATTRIBUTES
@@ -20,13 +22,21 @@ class Terms:
         "_ehlo_plain",
         "_ehlo_secure",
         "blob_threshold",
+        "command_line",
+        "commands",
         "drop_limit",
         "greeting",
         "has_starttls",
         "hello",
         "hostname",
+        "is_rated",
         "limits",
+        "message_size",
+        "messages",
         "normalises",
+        "recipients",
+        "too_large",
+        "whole_max",
     )
 
     def __init__(
@@ -34,6 +44,15 @@ class Terms:
     ) -> None:
         limits = self.limits = listener.limits
         self.hostname = hostname
+        # The limits once more, as the hot path asks for them: "no limit" is a number that nothing reaches.
+        self.command_line = limits.command_line
+        self.commands = limits.commands or sys.maxsize
+        self.messages = limits.messages or sys.maxsize
+        self.message_size = limits.message_size or sys.maxsize
+        self.recipients = limits.recipients
+        self.is_rated = limits.client_message_rate > 0
+        self.whole_max = min(blob_threshold, self.message_size)  # octets of content that is taken in one piece
+        self.too_large = Reply(552, "5.3.4", f"The message exceeds the limit of {limits.message_size} octets")
         self.normalises = listener.normalise_newlines
         self.blob_threshold = blob_threshold
         self.has_starttls = has_certificate and listener.tls is TLSMode.STARTTLS
