@@ -6,7 +6,7 @@ Rules of this file
   enters a field, and the boundary occurs in no part.
 - What is sent back: only its header, unless delivery failed; then as RET asked: FULL up to FULL_MAX, HDRS the header.
   Without RET the message up to FULL_DEFAULT. A message that came with bare CR, bare LF or NUL is sent back as header:
-  it could leave by BDAT alone (docs/decisions/0007-reports.md).
+  it could leave by BDAT alone (docs/decisions/0003-reports.md).
 - The outer header is ASCII except for a UTF-8 address of the sender, so a report needs SMTPUTF8 only then; the inner
   parts use message/global-* (RFC 6533) where they hold UTF-8.
 Sources: RFC 3464, RFC 3461 section 6, RFC 6522, RFC 6533, RFC 3834 section 3, RFC 5321 section 6.1.

@@ -1,7 +1,7 @@
 """Final delivery: messages of one event loop into Maildirs, on a few threads, in batches that share their syncs.
 
 What a file holds: Return-Path, Delivered-To, our trace fields, then the content byte for byte as it came over the
-wire, CRLF line ends included (docs/decisions/0006-maildir-content.md).
+wire, CRLF line ends included (docs/decisions/0002-maildir-content.md).
 
 Rules of this file
 - The loop never waits for the disk, and never holds a large body: what is streamed is written as it comes.
