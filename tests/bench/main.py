@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -161,6 +163,7 @@ class Run:
 def main(arguments: Sequence[str]) -> int:
     """Run, write build/bench.json, print the tables."""
     chosen = options(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by an exception, so that everything is stopped
     if not chosen.no_install:
         subprocess.run([peers.REPOSITORY / "scripts" / "bench-peers"], check=True)
     if peers.find("smtp-source") is None or peers.find("smtp-sink") is None:

@@ -176,11 +176,16 @@ class Posthof:
         return sum(value for key, value in self.metrics().items() if key.partition("{")[0] == name)
 
     def waiting(self) -> int:
-        """Messages in the spool that are not done."""
-        return int(self.metric("posthof_spool_messages"))
+        """Messages that are not done: by the spool's count, or the schedule's. -1 while nobody tells."""
+        told = self.metrics()
+        for name in ("posthof_spool_messages", "posthof_queue_messages"):
+            samples = [value for key, value in told.items() if key.partition("{")[0] == name]
+            if samples:
+                return int(sum(samples))
+        return -1
 
     def wait_until_empty(self, timeout: float = 60.0) -> None:
-        peers.wait_for(lambda: self.is_ready() and self.waiting() == 0, "the queue empty", timeout=timeout)
+        peers.wait_for(lambda: self.waiting() == 0, "the queue empty", timeout=timeout)
 
     def events(self, event: str = "", **fields: Any) -> list[Event]:
         """Log lines so far, of one event, with these values; other lines (a traceback) are left out."""
