@@ -573,6 +573,36 @@ def test_a_session_with_a_message_begun_is_aborted_and_not_quit():
     assert not peer.said("QUIT")
 
 
+# --- a callout
+
+
+def test_a_session_can_ask_for_a_recipient_and_send_nothing():
+    async def run():
+        connection = await connect(peer)
+        assert (await connection.command(b"MAIL FROM:<>")).code == 250
+        reply = await connection.command(b"RCPT TO:<x@b.test>")
+        assert (reply.code, reply.enhanced) == (550, "5.1.1")
+        with pytest.raises(ValueError, match="one line"):
+            await connection.command(b"RCPT TO:<x@b.test>\r\nDATA")
+        await connection.quit()
+
+    with Peer({"RCPT": "550 5.1.1 nobody"}) as peer:
+        uvloop.run(run())
+    assert peer.messages == []
+
+
+def test_a_callout_whose_peer_goes_away_says_so():
+    async def run():
+        connection = await connect(peer)
+        for _ in range(2):
+            with pytest.raises(Unreachable) as caught:
+                await connection.command(b"MAIL FROM:<>")
+            assert caught.value.reason is Reason.PEER_CLOSED
+
+    with Peer({"MAIL": CLOSE}) as peer:
+        uvloop.run(run())
+
+
 # --- an idle session
 
 

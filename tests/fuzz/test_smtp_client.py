@@ -47,12 +47,16 @@ class Answering(asyncio.Transport):
             if self.is_gone:
                 return
             self.wire.data_received(piece)
-        asyncio.get_running_loop().call_soon(self.go_on, len(self.written))
+        self.go_on(len(self.written), 10)
 
-    def go_on(self, written):
-        """The client waits for more than this answer had: say the next, or hang up."""
-        if len(self.written) == written and self.wire.deadline < FOREVER:
+    def go_on(self, written, turns):
+        """If the client waits for more than this answer had, say the next one, or hang up."""
+        if self.is_gone or len(self.written) > written:
+            return
+        if self.wire.deadline < FOREVER:
             self.answer()
+        elif turns:
+            asyncio.get_running_loop().call_soon(self.go_on, written, turns - 1)
 
     def abort(self):
         if not self.is_gone:
@@ -148,7 +152,7 @@ def test_no_peer_gets_a_false_verdict_or_an_exception_out_of_a_session(offer, dr
     if not permitted:
         written = b"".join(transport.written)
         assert b"LAST\r\n" not in written
-        assert b"\r\n.\r\n" not in written.replace(b"RCPT", b"")
+        assert b"x\r\n.\r\n" not in written  # a dot for nobody (RFC 2920 3.1) may follow DATA itself
 
 
 @settings(max_examples=300, deadline=None)

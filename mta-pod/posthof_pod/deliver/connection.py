@@ -147,6 +147,23 @@ class Connection:
         """Drop the connection as it stands."""
         self._wire.give_up(Reason.SHUTDOWN, "the session was given up here")
 
+    async def command(self, line: bytes) -> PeerReply:
+        """One command, given without its CRLF, and its reply: for a callout, which sends no message.
+
+        Raises Unreachable where no reply comes; the session is then of no use.
+        """
+        if b"\r" in line or b"\n" in line:
+            raise ValueError("a command is one line")
+        try:
+            reply = await self._ask(Ask(line[:4].decode("ascii", "replace"), line + b"\r\n"))
+        except BaseException:
+            self.abort()
+            raise
+        if reply is None:
+            reason, text = self._wire.failure or (Reason.PEER_CLOSED, "the host is closing the session")
+            raise Unreachable(reason, self.peer, text)
+        return reply
+
     async def _prepare(self, mail: Outgoing) -> Letter:
         letter = plan(mail, self.extensions, self.peer, is_lmtp=self._lmtp)
         if not letter.is_ready and letter.left and not self._wire.is_over:

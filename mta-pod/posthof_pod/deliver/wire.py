@@ -112,7 +112,11 @@ class Wire(asyncio.Protocol):
         self.deadline = self._loop.time() + (self._last if missing == 1 else self._patience)
 
     async def drain(self, patience: float) -> None:
-        """Until the kernel took most of what was written; `patience` seconds at most, then the wire is over."""
+        """Until the kernel took most of what was written; `patience` seconds at most, then the wire is over.
+
+        It lets the loop turn in any case: a content given without a pause must not run on over a refusal or a reset.
+        """
+        await asyncio.sleep(0)
         while self._is_paused and not self.is_over and not self.is_refused:
             self._label = "a block of content"
             self.deadline = self._loop.time() + patience
