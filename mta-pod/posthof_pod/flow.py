@@ -90,8 +90,11 @@ async def accept(mail: Incoming, mta: Mta) -> Reply:
     if verdict.refusal is not None:
         return _let_go(mail, verdict.refusal)
     body = mail.body
-    assert isinstance(body, bytes | Blob), "the gate gives out the spool's blobs"
-    queue_id = mta.spool.next_id() if isinstance(body, bytes) else body.id
+    if isinstance(body, bytes):
+        queue_id = mta.spool.next_id()
+    else:
+        assert isinstance(body, Blob), "the gate gives out the spool's blobs"
+        queue_id = body.id
     envelope, trace = admission.stamp(mail, verdict, queue_id, mta.clock())
     if verdict.discarded:
         gone = msgspec.structs.replace(envelope, recipients=verdict.discarded)
@@ -99,7 +102,7 @@ async def accept(mail: Incoming, mta: Mta) -> Reply:
         if not envelope.recipients:
             return _let_go(mail, Reply(250, "2.0.0", f"queued as {queue_id}"))
     shares = admission.shares(envelope, verdict.held)
-    at_once = all(_is_eager(share, mta) for share in shares)
+    at_once = _are_eager(shares, mta.backlog)
     waiting = _held_from_the_start(envelope, verdict.held) if verdict.held else ()
     stored = await mta.spool.commit(envelope, trace, body, at_once=at_once, waiting=waiting)
     mta.events.accepted(envelope, tls=mail.session.tls, listener=mail.session.listener)
@@ -110,11 +113,12 @@ async def accept(mail: Incoming, mta: Mta) -> Reply:
 def enqueue(ref: int, envelope: Envelope, shares: Sequence[Share], mta: Mta, *, is_tried: bool) -> None:
     """A message that is on stable storage joins the schedule."""
     now = mta.clock()
-    for destination, recipients, is_held in shares:
+    for share in shares:
+        recipients, is_held = share.recipients, share.is_held
         mta.backlog.add(
             ref,
             recipients,
-            destination,
+            share.destination,
             now=now,
             due=FOREVER if is_held else 0.0,
             arrived=envelope.arrived,
@@ -152,12 +156,15 @@ def replayed(lives: Sequence[Live], mta: Mta) -> None:
     mta.pool.kick()
 
 
-def _is_eager(share: Share, mta: Mta) -> bool:
-    """Whether the first attempt will follow the commit directly: the accept then stands for the `try` as well."""
-    if share.is_held:
-        return False
-    line = mta.backlog.find_line(share.destination.key)
-    return line is None or (line.ready < EAGER and not line.deferred)
+def _are_eager(shares: Sequence[Share], backlog: Backlog) -> bool:
+    """Whether all first attempts will follow the commit directly: the accept then stands for the `try` as well."""
+    for share in shares:
+        if share.is_held:
+            return False
+        line = backlog.find_line(share.destination.key)
+        if line is not None and (line.ready >= EAGER or line.deferred):
+            return False
+    return True
 
 
 def _held_from_the_start(envelope: Envelope, held: frozenset[int]) -> tuple[Held, ...]:

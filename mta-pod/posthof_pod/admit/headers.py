@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import functools
 import re
-from typing import NamedTuple
+
+import msgspec
 
 from posthof_pod.fields import block, date, date_text, delivered_to, is_delivered_to, one_line, return_path
 from posthof_pod.replies import Reply
@@ -42,7 +43,7 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9_. -]+")
 _WORD = re.compile(r"[^A-Za-z0-9_.:\[\]-]+")
 
 
-class Scan(NamedTuple):
+class Scan(msgspec.Struct, frozen=True, gc=False):
     """What the header block says. `message_id` with its angle brackets, "" where there is none."""
 
     hops: int  # Received fields

@@ -11,7 +11,7 @@ Rules
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -29,13 +29,16 @@ from posthof_pod.smtp.grammar import RecipientParameters
 K = TypeVar("K")
 V = TypeVar("V")
 
+_ASIDE = (ActionKind.HOLD, ActionKind.DISCARD)  # what a rule may do with mail it takes, other than send it on
 REMEMBERED = 16384  # opinions of each sort that are kept; then they are formed anew
+
+NOBODY: frozenset[int] = frozenset()
 
 NOWHERE = Destination(key="no-route", kind=DestinationKind.LOCAL, name="")
 """Where mail waits whose rule or MailDomain is gone: each try asks for its way again."""
 
 
-class Verdict(NamedTuple):
+class Verdict(msgspec.Struct, frozen=True, gc=False):
     """What becomes of a message whose content has come."""
 
     refusal: Reply | None
@@ -45,7 +48,7 @@ class Verdict(NamedTuple):
     scan: headers.Scan
 
 
-class Share(NamedTuple):
+class Share(msgspec.Struct, frozen=True, gc=False):
     """Recipients of one message that go to one destination."""
 
     destination: Destination
@@ -71,6 +74,8 @@ class Admission:
         self._by_domain: dict[tuple[str, str, str, str], str] = {}  # role, client, sender, domain -> the rule
         self._ways: dict[tuple[str, str, str, str, str, bool], Destination] = {}
         self._hops = {listener.name: listener.limits.hops for listener in config.listeners}
+        self._uses_senders = self.policy.uses_senders
+        self._sets_aside = any(rule.action.kind in _ASIDE for rule in config.rules)
 
     def recipient(
         self, session: Session, sender: str, address: str, parameters: RecipientParameters
@@ -78,7 +83,7 @@ class Admission:
         """RCPT TO: who it stands for, or the reply that refuses it."""
         role, client = session.role, session.client
         domain = address[address.rfind("@") + 1 :]
-        key = (role, client, sender if self.policy.uses_senders else "", domain)
+        key = (role, client, sender if self._uses_senders else "", domain)
         rule = self._by_domain.get(key)
         if rule is not None:
             return (Recipient(address, rule, int(parameters.notify), parameters.orcpt),)
@@ -105,18 +110,16 @@ class Admission:
         head = mail.header_block()
         scan = headers.scan(head)
         if scan.hops > self._hops.get(mail.session.listener, 100):
-            return Verdict(headers.TOO_MANY_HOPS, (), frozenset(), (), scan)
+            return Verdict(headers.TOO_MANY_HOPS, (), NOBODY, (), scan)
         recipients = tuple(mail.recipients)
         if self.policy.header_names:
             answer = await self._finish(mail, head, recipients)
             if isinstance(answer, Reply):
-                return Verdict(answer, (), frozenset(), (), scan)
+                return Verdict(answer, (), NOBODY, (), scan)
             recipients = answer
         elif len(recipients) > 1:
             recipients = self.recipients.without_duplicates(recipients)
-        if not self.config.rules:
-            return Verdict(None, recipients, frozenset(), (), scan)
-        return self._sorted_out(recipients, scan)
+        return self._sorted_out(recipients, scan) if self._sets_aside else Verdict(None, recipients, NOBODY, (), scan)
 
     async def _finish(self, mail: Incoming, head: bytes, recipients: tuple[Recipient, ...]) -> Answer:
         session = mail.session
@@ -127,7 +130,7 @@ class Admission:
     def _sorted_out(self, recipients: tuple[Recipient, ...], scan: headers.Scan) -> Verdict:
         dispositions = [self.routes.disposition(recipient) for recipient in recipients]
         if not any(dispositions):
-            return Verdict(None, recipients, frozenset(), (), scan)
+            return Verdict(None, recipients, NOBODY, (), scan)
         pairs = list(zip(recipients, dispositions, strict=True))
         kept = [pair for pair in pairs if pair[1] is not ActionKind.DISCARD]
         return Verdict(
@@ -188,7 +191,7 @@ class Admission:
                 found += answer
         return msgspec.structs.replace(envelope, recipients=tuple(found)) if found else None
 
-    def shares(self, envelope: Envelope, held: frozenset[int] = frozenset()) -> list[Share]:
+    def shares(self, envelope: Envelope, held: frozenset[int] = NOBODY) -> list[Share]:
         """The message's recipients by destination."""
         recipients = envelope.recipients
         if len(recipients) == 1:
@@ -202,7 +205,7 @@ class Admission:
         """Where a recipient goes now."""
         address = recipient.address
         domain = address[address.rfind("@") + 1 :]
-        sender = envelope.sender if self.policy.uses_senders else ""
+        sender = envelope.sender if self._uses_senders else ""
         is_forwarded = bool(recipient.original or envelope.origin)
         key = (envelope.role, envelope.client, sender, domain, recipient.rule, is_forwarded)
         known = self._ways.get(key)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import msgspec
+
 from ..model import Envelope, Held
 from .blob import BlobReader
 
 OVERHEAD = 700  # bytes: the envelope and the entry itself, roughly
 
 
-class Stored(NamedTuple):
+class Stored(msgspec.Struct, frozen=True):
     """A message on the volume."""
 
     ref: int

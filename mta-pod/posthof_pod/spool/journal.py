@@ -38,6 +38,8 @@ SETTLED_DONE = 1  # flags, meta
 SETTLED = 2  # flags, meta, content, placed(ordinal, offset, length), synced(), failed(reason)
 OTHER = 3  # synced(), failed(reason)
 
+_prefix, _crc, _entry = record.PREFIX.pack, record.CRC.pack, record.ENTRY.pack
+
 TROUBLE = Reply(451, "4.3.0", "Requested action aborted: local error in processing")
 FULL = Reply(452, "4.3.1", "Insufficient system storage")
 
@@ -114,27 +116,23 @@ class Journal:
         segment = lane.current
         if segment is None or segment.position + length + len(segment.end) + size + SEALING > self._limit:
             segment = self._roll(lane, length + 2 * size + SEALING)
-        prefix = record.PREFIX.pack(segment.nonce, record.VERSION, kind, flags, length, size)
-        crc = crc32(meta, crc32(prefix))
-        parts = segment.parts
+        prefix = _prefix(segment.nonce, record.VERSION, kind, flags, length, size)
         if content:
             segment.has_content = True
-            if len(content) == 2 and len(content[0]) < 4096:  # trace headers: cheaper copied than as one more part
-                trace, body = content
-                crc = crc32(body, crc32(trace, crc))
-                parts.append(b"".join((prefix, record.CRC.pack(crc), meta, trace)))
-                parts.append(body)
+            if len(content[0]) < 4096:  # trace headers: cheaper copied than as one more part
+                head, content = meta + content[0], content[1:]
             else:
-                for part in content:
-                    crc = crc32(part, crc)
-                parts.append(b"".join((prefix, record.CRC.pack(crc), meta)))
-                parts.extend(content)
+                head = meta
+            crc = crc32(head, crc32(prefix))
+            for part in content:
+                crc = crc32(part, crc)
+            segment.parts.append(prefix + _crc(crc) + head)
+            segment.parts += content
         else:
-            parts.append(b"".join((prefix, record.CRC.pack(crc), meta)))
+            segment.parts.append(prefix + _crc(crc32(meta, crc32(prefix))) + meta)
         offset = segment.position
         segment.position = offset + HEADER_BYTES + length
-        segment.end += record.ENTRY.pack(kind, flags, offset, length, size)
-        segment.end += meta
+        segment.end += _entry(kind, flags, offset, length, size) + meta
         segment.entries.append(entry)
         if not segment.is_touched:
             segment.is_touched = True

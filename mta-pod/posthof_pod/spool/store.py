@@ -32,6 +32,7 @@ from .reader import Reader
 from .record import IS_DONE, IS_NOTIFIED, IS_TRIED, STATE, Accept, Damaged, Settle, State
 from .volume import Disk, Volume
 
+NO_STATES = b""  # of a message whose recipients are all new
 TRY_IDS = 100  # ids one `try` record names
 
 CLOSING = Reply(421, "4.3.2", "System not accepting network messages")
@@ -148,15 +149,16 @@ class Spool:
                 body.abort()
             future.set_exception(failure)
             return future
-        states = record.pack_states(waiting, len(envelope.recipients)) if waiting else bytearray()
+        count = len(envelope.recipients)
+        states = record.pack_states(waiting, count) if waiting else NO_STATES
         meta = record.accept_meta(number, Accept(envelope, len(trace), None, bytes(states)))
         entry: list[Any] = [ACCEPTED, 0, future, None, None]  # completed below, before any turn looks at it
         flags, in_memory = (record.AT_ONCE, PENDING | TRIED) if at_once else (0, PENDING)
         place = self._journal.append(lane, record.ACCEPT, flags, meta, (trace, body), entry=entry)
         lane.promised -= 1
-        row = lane.add(number, place, len(envelope.recipients), in_memory)
-        if len(envelope.recipients) > 1 and waiting:
-            lane.multi[row] = states
+        row = lane.add(number, place, count, in_memory)
+        if count > 1 and waiting:
+            lane.multi[row] = bytearray(states)
         self._core.live += 1
         entry[1] = row
         entry[3] = stored = Stored(lane.slot << 32 | lane.generations[row] << 24 | row, envelope, trace, body)
