@@ -5,8 +5,8 @@ replies mean is `attempt`'s (flow.py); when to try again is flow's too.
 
 Rules
 - Decided by assign.py and schedule/concurrency.py on numbers; this file counts and acts.
-- A ready unit and an idle session of its site meet in the same turn of the loop. More units in that turn are shared
-  out in the next one: `kick` costs a flag.
+- What becomes ready in one turn of the loop is shared out in the next one: `kick` costs a flag, and what one sync of
+  the spool released leaves in one batch, pipelined, instead of message by message over as many sessions.
 - A try opens a session on up to 5 addresses, at most 2 of which may answer and refuse (greeting, EHLO, TLS, AUTH; or
   break before the first message, whose units `attempt` gave back). After a failure a site opens one at a time. When
   the last of those being opened fails and none stands, everything ready for the site goes back as a group with that
@@ -128,24 +128,6 @@ class Pool:
             return
         self._is_kicked = True
         loop.call_soon(self._turn)
-        if self._backlog.woken:
-            self._hand_over(self._backlog.woken)
-
-    def _hand_over(self, woken: list[Line]) -> None:
-        """The shortest way: the latest line to an idle session of its site, before the turn that does the rest."""
-        line = woken[-1]
-        target = self._targets.get(line)
-        if target is None or target.site is None or target.is_resolving:
-            return
-        site = target.site
-        now = self._clock()
-        if not site.idle or site.is_failing or not target.is_good(line.destination, now):
-            return
-        site.join(line)
-        self._feed_idle(site, now)
-        if not line.ready:
-            woken.pop()
-            line.is_woken = False
 
     @property
     def resolver(self) -> RouteSource:
