@@ -131,14 +131,6 @@ class Connection:
         """Call this once when the connection is gone: an idle peer that closes is noticed at once."""
         self._wire.on_close = call
 
-    async def command(self, line: bytes) -> PeerReply:
-        """Say one command (without its CRLF) and have its reply: for questions, not for mail. Raises Unreachable."""
-        reply = await self._ask(Ask(line[:4].decode("ascii", "replace"), line + b"\r\n"))
-        if reply is None:
-            reason, text = self._wire.failure or (Reason.PEER_CLOSED, "the host closed the session")
-            raise Unreachable(reason, self.peer, text)
-        return reply
-
     async def quit(self) -> None:
         """QUIT, without waiting for the answer."""
         self._wire.quit()

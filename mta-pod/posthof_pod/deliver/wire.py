@@ -37,6 +37,7 @@ class Wire(asyncio.Protocol):
         "_patience",
         "_period",
         "_reader",
+        "_time",
         "_waiter",
         "deadline",
         "failure",
@@ -52,6 +53,7 @@ class Wire(asyncio.Protocol):
 
     def __init__(self, loop: asyncio.AbstractEventLoop, period: float) -> None:
         self._loop = loop
+        self._time = loop.time
         self._period = period  # seconds between two looks at the deadline
         self._reader = ReplyReader()
         self._waiter: asyncio.Future[None] | None = None
@@ -86,30 +88,30 @@ class Wire(asyncio.Protocol):
         self.transport.writelines(pieces)
 
     async def replies(self, count: int, label: str, patience: float, last: float = 0.0) -> list[PeerReply]:
-        """The next `count` replies, fewer where the wire is over; what `arrive` waits for, taken out of the inbox."""
-        if len(self.inbox) < count:
-            await self.arrive(count, label, patience, last)
+        """The next `count` replies, fewer where the wire is over; what `arrival` waits for, taken out of the inbox."""
+        if len(self.inbox) < count and not self.is_over:
+            await self.arrival(count, label, patience, last)
         taken = self.inbox[:count]
         del self.inbox[:count]
         return taken
 
-    async def arrive(self, count: int, label: str, patience: float, last: float = 0.0) -> None:
-        """Until `count` replies stand in the inbox, or the wire is over.
+    async def arrive(self, count: int, label: str, patience: float) -> None:
+        """Until `count` replies stand in the inbox, or the wire is over."""
+        if len(self.inbox) < count and not self.is_over:
+            await self.arrival(count, label, patience)
+
+    def arrival(self, count: int, label: str, patience: float, last: float = 0.0) -> asyncio.Future[None]:
+        """Done when `count` replies stand in the inbox, or the wire is over; neither is so yet.
 
         Each may take `patience` seconds, the last one `last` where given. `label` names the commands for the log.
         """
-        missing = count - len(self.inbox)
-        if missing > 0 and not self.is_over:
-            self._need = count
-            self._label = label
-            self._patience = patience
-            self._last = last or patience
-            self._set_deadline(missing)
-            self._waiter = self._loop.create_future()
-            await self._waiter
-
-    def _set_deadline(self, missing: int) -> None:
-        self.deadline = self._loop.time() + (self._last if missing == 1 else self._patience)
+        self._need = count
+        self._label = label
+        self._patience = patience
+        self._last = last or patience
+        self.deadline = self._time() + (self._last if count - len(self.inbox) == 1 else patience)
+        self._waiter = waiter = self._loop.create_future()
+        return waiter
 
     async def drain(self, patience: float) -> None:
         """Until the kernel took most of what was written; `patience` seconds at most, then the wire is over.
@@ -157,6 +159,21 @@ class Wire(asyncio.Protocol):
         _sweep(self._loop).add(self, self._period)
 
     def data_received(self, data: bytes) -> None:
+        usual = None if self._is_quitting or b"421" in data else self._reader.whole(data)
+        if usual is None or len(usual) > self.owed:
+            self._hear(data)
+            return
+        inbox = self.inbox
+        inbox += usual
+        self.owed -= len(usual)
+        missing = self._need - len(inbox)
+        if missing <= 0:
+            self._wake()
+        elif self._waiter is not None:
+            self.deadline = self._time() + (self._last if missing == 1 else self._patience)
+
+    def _hear(self, data: bytes) -> None:
+        """Anything but whole replies that are owed."""
         try:
             replies = self._reader.feed(data)
         except Broken as error:
@@ -184,7 +201,7 @@ class Wire(asyncio.Protocol):
         if missing <= 0 or self.is_over:
             self._wake()
         elif replies and self._waiter is not None:
-            self._set_deadline(missing)
+            self.deadline = self._time() + (self._last if missing == 1 else self._patience)
         if self.goodbye is not None:
             self.transport.close()
 
