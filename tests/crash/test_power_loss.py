@@ -18,6 +18,7 @@ import pytest
 from kit.crash import IS_ALL, SEED, Driver, copy, folder, told
 from kit.disk import Entry, MemoryDisk, Recording, read_in
 from kit.ledger import Found, Ledger, read_spool
+from posthof_pod.spool.check import check
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(0 if os.environ.get("POSTHOF_CRASH") == "all" else 600)]
 
@@ -37,6 +38,7 @@ TRANSITIONS = {
     "stop_again": "left",
 }
 STARTS = 12  # real starts of each transition in a sample; ten times as many where all is walked
+AGAIN = 4  # of these, how many lose power once more while they repair; likewise
 
 
 class Recorded(NamedTuple):
@@ -44,7 +46,7 @@ class Recorded(NamedTuple):
 
     before: MemoryDisk
     log: list[Entry]
-    ledger: list[list[Any]]  # of what was before
+    ledger: Ledger  # of what was before
 
 
 class Bench:
@@ -64,18 +66,24 @@ class Bench:
 
     def record(self, transition: str, base: str | None, **more: object) -> Recorded:
         path = self.fresh()
-        before: list[list[Any]] = []
+        ledger = Ledger()
         if base is not None:
             if base not in self._bases:
                 made = self.fresh()
                 self._bases[base] = (made, self.driver.run(base, made).lines)
             source, before = self._bases[base]
             copy(source, path)
+            ledger = told(before)
+        return self.record_in(path, transition, ledger, **more)
+
+    def record_in(self, path: Path, transition: str, ledger: Ledger, **more: object) -> Recorded:
+        """Run a transition in a folder that has seen what the ledger tells."""
+        ledger.end()
         disk = read_in(path)
-        log = self.root / f"log-{self._count}"
+        log = path.with_suffix(".log")
         ended = self.driver.run(transition, path, record=str(log), **more)
         assert ended.code == 0, ended.errors
-        return Recorded(disk, _tight(pickle.loads(log.read_bytes())), before)
+        return Recorded(disk, _tight(pickle.loads(log.read_bytes())), ledger)
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +123,7 @@ class Walk:
 
     def complaints(self) -> Iterator[str]:
         recording = Recording(self.run.before, self.run.log, seed=SEED)
-        ledger = told(self.run.ledger)
+        ledger = _copy(self.run.ledger)
         for at, entry in recording.points():
             if entry[0] == "mark":
                 ledger.add(*entry[1:])
@@ -149,11 +157,24 @@ def test_whatever_a_loss_of_power_leaves_every_promise_is_kept(bench: Bench, tra
     for disk, ledger in walk.kept:
         path = bench.fresh()
         disk.write_out(path)
+        if {"workers", "lanes"} <= set(disk.listdir("")):
+            check(disk)  # the offline tool reads what a start reads
         for seed in ("first", "second"):
             found = bench.driver.replay(path, seed)
             assert not ledger.complaints(found.found()), (transition, path)
             assert "unreadable" not in found.events()
             assert "take_over_failed" not in found.events()
+
+
+@pytest.mark.parametrize("transition", ["settle", "compaction", "blob", "stop"])
+def test_power_that_goes_again_during_the_repair_costs_nothing_either(bench: Bench, transition: str) -> None:
+    first = Walk(bench.record(transition, None), f"{transition}, then again")
+    assert next(first.complaints(), None) is None
+    for at, (disk, ledger) in enumerate(first.kept[: AGAIN * 10 if IS_ALL else AGAIN]):
+        path = bench.fresh()
+        disk.write_out(path)
+        again = bench.record_in(path, "stop_again", ledger, seed=f"again {at}")
+        assert next(Walk(again, f"{transition}, then again {at}").complaints(), None) is None
 
 
 @pytest.mark.parametrize("transition", ["accept", "settle", "compaction", "blob"])

@@ -14,8 +14,9 @@ import pytest
 
 from kit import spools
 from kit.crash import IS_ALL, SEED, Driver, folder
+from kit.faulty import FaultyVolume
 from kit.ledger import Found, Ledger, read_spool
-from posthof_pod.spool import Stored, Verdict, Volume, layout
+from posthof_pod.spool import Live, Stored, Verdict, Volume, adopt, layout
 from posthof_pod.spool.protocol import find, run
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(600)]
@@ -139,6 +140,58 @@ def test_a_body_that_contains_a_copied_record_makes_no_message(path: Path) -> No
                 last.envelope.id: b"last\r\n",
             }
             assert "damaged" not in after.names()
+
+    asyncio.run(main())
+
+
+def test_mail_of_a_first_slice_that_is_done_at_once_does_not_take_the_rest_with_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A take-over tells of a lane in slices. What is done before the last one was told makes the lane look empty."""
+    monkeypatch.setattr(adopt, "SLICE", 4)
+
+    async def main() -> None:
+        config = spools.settings(path)
+        async with spools.killed(config) as first:
+            ids = [(await first.put()).envelope.id for _ in range(10)]
+        async with spools.killed(config) as second:
+            done: list[str] = []
+
+            def on_live(lives: list[Live]) -> None:
+                for live in lives:
+                    if len(done) < 4:
+                        done.append(live.envelope.id)
+                        second.spool.settle(live.ref, spools.done())
+
+            second.spool._core.callbacks.on_live = on_live
+            await second.spool.adopt_now()
+            for lane in list(second.spool._core.lanes.values()):
+                await second.spool._core.settle_down(lane)
+        async with spools.killed(config) as third:
+            await third.spool.adopt_now()
+            assert sorted(await third.bodies()) == sorted(set(ids) - set(done))
+
+    asyncio.run(main())
+
+
+def test_an_offer_that_cannot_be_taken_away_costs_the_lane_nothing(path: Path) -> None:
+    """The offer is a hint: a take-over that fails to remove it has taken the lane all the same."""
+
+    async def main() -> None:
+        config = spools.settings(path)
+        async with spools.running(config) as first:
+            ids = [(await first.put()).envelope.id for _ in range(3)]
+        volume = FaultyVolume(path)
+        async with spools.killed(config, volume=volume) as second:
+            volume.fail("unlink", part="offers/")
+            await second.spool.adopt_now()
+            assert sorted(await second.bodies()) == sorted(ids)
+            for lane in list(second.spool._core.lanes.values()):
+                second.spool._core.tidy(lane)
+                await second.spool._core.settle_down(lane)
+        async with spools.killed(config) as third:
+            await third.spool.adopt_now()
+            assert sorted(await third.bodies()) == sorted(ids)
 
     asyncio.run(main())
 

@@ -53,6 +53,7 @@ class Ended(NamedTuple):
     def ledger(self, before: Ledger | None = None) -> Ledger:
         """Its promises, added to earlier ones."""
         ledger = before or Ledger()
+        ledger.end()
         for line in self.lines:
             if line[0] in LEDGER:
                 ledger.add(*line)

@@ -47,6 +47,7 @@ class Ledger:
         self.done: set[str] = set()
         self.parts: set[tuple[str, int]] = set()  # synced
         self._parts: set[tuple[str, int]] = set()
+        self._unsure: set[str] = set()  # settled by a worker that ended before the sync
         for line in lines:
             self.add(*json.loads(line))
 
@@ -61,11 +62,17 @@ class Ledger:
                 self.refused.add(message)
             case "settle":
                 self.settled.add(message)
+                self._unsure.discard(message)
             case "part":
                 self._parts.add((message, int(str(fields[1]))))
             case "synced":
-                self.done = set(self.settled)
+                self.done = self.settled - self._unsure
                 self.parts = set(self._parts)
+
+    def end(self) -> None:
+        """The worker ended: what it settled and did not sync may be done or not."""
+        self._unsure |= self.settled - self.done
+        self._parts = set(self.parts)
 
     def complaints(self, found: dict[str, Found]) -> list[str]:
         """What the spool does not keep of what was told."""
