@@ -88,7 +88,7 @@ class Wire(asyncio.Protocol):
         self.transport.writelines(pieces)
 
     async def replies(self, count: int, label: str, patience: float, last: float = 0.0) -> list[PeerReply]:
-        """The next `count` replies, fewer where the wire is over; what `arrival` waits for, taken out of the inbox."""
+        """The next `count` replies, fewer where the wire is over, taken out of the inbox. Times as in `arrival`."""
         if len(self.inbox) < count and not self.is_over:
             await self.arrival(count, label, patience, last)
         taken = self.inbox[:count]

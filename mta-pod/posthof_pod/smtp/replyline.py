@@ -107,7 +107,7 @@ class ReplyReader:
         return self._gather(data) if replies is None else replies
 
     def whole(self, data: bytes) -> list[PeerReply] | None:
-        """As `feed`, for replies of one line that stand here whole; None, and nothing is taken, where it is not so."""
+        """As `feed`, for whole replies of one line each. None, and nothing is taken: it is another case."""
         if self._rest or self._lines or len(data) > MAX_LINE:
             return None
         return _whole_replies(data)
