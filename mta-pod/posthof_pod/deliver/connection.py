@@ -7,34 +7,47 @@ Promises
 - With `following`, the MAIL, RCPT and DATA of the next message go right behind the dot (RFC 2920 3.1), to PIPELINING
   SMTP peers; that next message must then be the next `send`. Nothing of it is promised until then.
   Where a whole message goes in one write anyway (BDAT) nothing is gained by that, and `following` is ignored.
-- On the hot path: one write a phase, one future a phase, no timer, no task (design: hotpath.md).
+- On the hot path: one write a phase, one future a phase, no timer, no task (design: hotpath.md). A plain letter
+  (letter.py) takes the short way, `_express`; at the first thing that is not usual it goes on by the long one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
 from posthof_crds.engine import Timeouts
 from posthof_pod.deliver.auth import Credentials
-from posthof_pod.deliver.letter import BodyReader, Letter, Outgoing, pieces, plan, prepare
+from posthof_pod.deliver.letter import AT_ONCE, BodyReader, Letter, Outgoing, pieces, plan, prepare
 from posthof_pod.deliver.opening import ENHANCED, Opening, Unreachable, readable
 from posthof_pod.deliver.tls import ClientTLS
 from posthof_pod.deliver.wire import Wire
 from posthof_pod.model import Destination, DestinationKind, Host, Outcome, Reason, Status
-from posthof_pod.smtp.client import Ask, Stuffer, Transaction, content_pieces, envelope_commands
+from posthof_pod.smtp.client import (
+    Ask,
+    Stuffer,
+    Transaction,
+    content_pieces,
+    envelope_commands,
+    plain_commands,
+    relayed,
+)
 from posthof_pod.smtp.extensions import Extensions
 from posthof_pod.smtp.replyline import Broken, PeerReply
 
 __all__ = ["BodyReader", "Connection", "Outgoing", "Unreachable", "readable"]
 
-AT_ONCE = 65536  # bytes: a content up to this is written in one piece, by BDAT together with its envelope
 CHUNK = 262144  # bytes of a BDAT chunk that is not the last
 
 
 def _check_reset(reply: PeerReply) -> None:
     if reply.code // 100 != 2:
         raise Broken(f"RSET got {reply}")
+
+
+def _is_yes(mail: PeerReply, rcpt: PeerReply, data: PeerReply) -> bool:
+    """MAIL and RCPT were accepted, and the content may follow."""
+    return mail.code < 300 and rcpt.code < 300 and 300 <= data.code < 400
 
 
 class Connection:
@@ -171,6 +184,8 @@ class Connection:
         """
         try:
             letter = self._take_begun(mail) or await self._prepare(mail)
+            if letter.is_plain and (letter.is_behind or not self._needs_reset):
+                await self._express(letter, following)
             while letter.left or letter.transaction is not None:
                 if letter.transaction is None and not self.is_usable and not self._wire.is_over:
                     self._postpone(letter)
@@ -242,6 +257,65 @@ class Connection:
             if not wire.is_over:
                 wire.give_up(reason, text)
             transaction.fail(Status.DEFERRED, reason, enhanced, text)
+
+    # --- the short way
+
+    async def _express(self, letter: Letter, following: Outgoing | None) -> None:
+        """A whole transaction of a plain letter, as `_transact` makes it, for as long as every answer is a yes.
+
+        What it does not end is left as `_transact` would: `letter.left` or `letter.transaction` says so.
+        """
+        wire, timeouts = self._wire, self._timeouts
+        inbox = wire.inbox
+        if not letter.is_behind:
+            if wire.is_over or not self.extensions.pipelining:
+                return
+            wire.say(self._plain_commands(letter), 3)
+        if len(inbox) < 3 and not wire.is_over:
+            await wire.arrival(3, "MAIL, RCPT and DATA", timeouts.command, timeouts.data)
+        if len(inbox) != 3 or wire.is_over or not _is_yes(*inbox):
+            letter.transaction = self._new_transaction(letter, is_behind=letter.is_behind)
+            return
+        inbox.clear()
+        letter.left.clear()
+        self._is_dotted = False
+        answer = letter.mail.permit()
+        if answer is not True and not await self._heed(answer):
+            self._judge(letter)
+            return
+        text = letter.text
+        assert isinstance(text, bytes)
+        content = content_pieces(letter.mail.trace, text)
+        behind = self._begin(letter, following)
+        self._is_dotted = True
+        wire.say_pieces((*content, behind) if behind else content, 1)
+        await wire.arrival(1, "the whole message", timeouts.dot)
+        if inbox and inbox[0].code < 300:
+            reply = inbox.pop(0)
+            letter.outcomes.append(relayed(letter.mail.recipients[0], reply, self.peer, dsn=self.extensions.dsn))
+            return
+        self._judge(letter)
+
+    def _judge(self, letter: Letter) -> None:
+        """The end of a plain letter whose recipient was accepted and whose content was not taken."""
+        transaction = letter.transaction = Transaction(letter.mail.recipients, self.peer, dsn=self.extensions.dsn)
+        transaction.mail_taken = True
+        transaction.accepted.append(0)
+        replies = self._wire.inbox[:1]
+        del self._wire.inbox[:1]
+        try:
+            self._read_final(transaction, replies)
+        except Broken as error:
+            self._wire.give_up(Reason.PEER_BROKEN, f"the host lost step: {error}")
+        self._settle(letter)
+
+    def _plain_commands(self, letter: Letter) -> bytes:
+        """MAIL, RCPT and DATA of a plain letter, one write."""
+        self._messages += 1
+        mail = letter.mail
+        return plain_commands(
+            mail.envelope, mail.recipients[0], self.extensions, letter.size, letter.carriage.parameter
+        )
 
     # --- the envelope
 
@@ -422,7 +496,10 @@ class Connection:
 
     async def _is_permitted(self, mail: Outgoing) -> bool:
         """The spool's word that this message is still ours, and the peer still there. False: no dot."""
-        answer = mail.permit()
+        return await self._heed(mail.permit())
+
+    async def _heed(self, answer: bool | Awaitable[bool]) -> bool:
+        """What the spool said, or will say soon."""
         if not isinstance(answer, bool):
             answer = await answer
         if not answer:
@@ -502,6 +579,11 @@ class Connection:
         if letter.left or (transaction is not None and transaction.later):
             return b""
         behind = plan(following, offer, self.peer, is_lmtp=False)
+        if behind.is_plain and not letter.carriage.by_chunks and not self._needs_reset:
+            behind.is_behind = True
+            self._begun = behind
+            self._wire.owed += 3
+            return self._plain_commands(behind)
         if not behind.is_ready or len(behind.left) != 1:
             return b""
         if letter.carriage.by_chunks:

@@ -19,6 +19,7 @@ from posthof_pod.smtp.client import Transaction, is_sendable, rounds
 from posthof_pod.smtp.extensions import Carriage, Extensions, Need, carriage
 
 IN_LOOP = 262144  # bytes a conversion may have in the loop's thread; a larger one goes to another
+AT_ONCE = 65536  # bytes: a content up to this is written in one piece, by BDAT together with its envelope
 PIECE = 65536  # bytes a write of a content that is not sent in one piece
 
 
@@ -48,6 +49,8 @@ class Letter:
     __slots__ = (
         "carriage",
         "has_reset",
+        "is_behind",
+        "is_plain",
         "left",
         "mail",
         "must_check_header",
@@ -69,6 +72,8 @@ class Letter:
         self.outcomes: list[Outcome] = []
         self.transaction: Transaction | None = None  # the running one: its MAIL is written
         self.has_reset = False  # an RSET stands before that MAIL
+        self.is_plain = False  # one recipient, a small content that is held, nothing to judge, convert or look up
+        self.is_behind = False  # plain, and its MAIL, RCPT and DATA stand behind the dot of the message before
 
     @property
     def is_ready(self) -> bool:
@@ -86,26 +91,33 @@ class Letter:
 
 def plan(mail: Outgoing, offer: Extensions, peer: str, *, is_lmtp: bool) -> Letter:
     """What can be said without reading a content that is not held. `peer` names the host in outcomes."""
-    envelope, body = mail.envelope, mail.body
+    envelope, recipients, trace, body, _ = mail
     if isinstance(body, bytes):
-        size = len(mail.trace) + len(body)
-        is_ascii = body.isascii() and mail.trace.isascii()
+        size = len(trace) + len(body)
+        is_ascii = body.isascii() and trace.isascii()
     else:
-        size = len(mail.trace) + body.size
+        size = len(trace) + body.size
         is_ascii = False  # not known; to a peer without 8BITMIME `prepare` looks
     way = carriage(offer, envelope.body, has_binary=envelope.has_binary, is_ascii=is_ascii)
     letter = Letter(mail, size, way)
     if is_lmtp and way.by_chunks and (way.need or not _is_binary(envelope)):
-        letter.carriage = way._replace(by_chunks=False)  # its replies per recipient come after DATA everywhere
-    if not _has_plain_addresses(envelope, mail.recipients):
+        letter.carriage = way = way._replace(by_chunks=False)  # its replies per recipient come after DATA everywhere
+    is_plain = _has_plain_addresses(envelope, recipients)
+    if not is_plain:
         _judge_addresses(letter, offer, peer)
     if envelope.smtputf8:
+        is_plain = False
         letter.smtputf8 = offer.smtputf8
         letter.must_check_header = not (offer.smtputf8 or is_ascii)
     if 0 < offer.size < size:
+        is_plain = False
         _judge_size(letter, offer, peer)
-    if letter.left and (offer.rcpt_max or offer.rcpt_domain_max):
-        letter.left = rounds(envelope, letter.left[0], offer)
+    if offer.rcpt_max or offer.rcpt_domain_max or offer.mail_max:
+        is_plain = False
+        if letter.left:
+            letter.left = rounds(envelope, letter.left[0], offer)
+    if is_plain and size <= AT_ONCE and len(recipients) == 1 and not (is_lmtp or way.need or way.by_chunks):
+        letter.is_plain = isinstance(body, bytes)
     return letter
 
 
@@ -115,14 +127,12 @@ def _is_binary(envelope: Envelope) -> bool:
 
 def _has_plain_addresses(envelope: Envelope, recipients: tuple[int, ...]) -> bool:
     """All of printable ASCII, as nearly always."""
-    if not (envelope.sender.isascii() and envelope.sender.isprintable()):
-        return False
     everyone = envelope.recipients
-    for n in recipients:
-        address = everyone[n].address
-        if not (address.isascii() and address.isprintable()):
-            return False
-    return True
+    if len(recipients) == 1:
+        words = envelope.sender + everyone[recipients[0]].address
+    else:
+        words = "".join([envelope.sender, *[everyone[n].address for n in recipients]])
+    return words.isascii() and words.isprintable()
 
 
 def _judge_addresses(letter: Letter, offer: Extensions, peer: str) -> None:

@@ -136,6 +136,16 @@ def envelope_commands(
     return [mail + b"\r\n", *[b"RCPT TO:<%b>\r\n" % everyone[n].address.encode() for n in recipients]]
 
 
+def plain_commands(envelope: Envelope, recipient: int, offer: Extensions, size: int, parameter: bytes) -> bytes:
+    """MAIL, RCPT and DATA for one recipient in one piece: what `envelope_commands` says where nothing is special."""
+    to = envelope.recipients[recipient]
+    if not offer.has_size or (offer.dsn and (to.notify or to.orcpt or envelope.ret or envelope.envid)):
+        commands = envelope_commands(envelope, (recipient,), offer, size=size, parameter=parameter, smtputf8=False)
+        return b"".join(commands) + b"DATA\r\n"
+    words = (envelope.sender.encode(), size, parameter, to.address.encode())
+    return b"MAIL FROM:<%b> SIZE=%d%b\r\nRCPT TO:<%b>\r\nDATA\r\n" % words
+
+
 def _rcpt_with_dsn(envelope: Envelope, index: int) -> bytes:
     recipient = envelope.recipients[index]
     command = b"RCPT TO:<%b>" % recipient.address.encode()
@@ -192,6 +202,15 @@ def rounds(envelope: Envelope, recipients: tuple[int, ...], offer: Extensions) -
 # --- the verdicts of one transaction
 
 _RELAYED, _RECEIVED = Status.RELAYED, Reason.RECEIVED  # an enum's member costs a look-up in its class
+
+
+_new = tuple.__new__  # an Outcome without the cost of its keyword handling
+
+
+def relayed(recipient: int, reply: PeerReply, host: str, *, dsn: bool) -> Outcome:
+    """The peer has the message, for this recipient."""
+    code, text = reply
+    return _new(Outcome, (recipient, _RELAYED, _RECEIVED, code, enhanced_code(code, text), str(reply), host, dsn))
 
 
 class Transaction:
@@ -290,12 +309,9 @@ class Transaction:
 
     def _take_all(self, reply: PeerReply) -> None:
         """The peer has the message: for everyone whose RCPT it accepted."""
-        code, said, enhanced = reply.code, str(reply), enhanced_code(reply.code, reply.text)
         outcomes, recipients = self.outcomes, self.recipients
         for place in self.accepted:
-            outcomes[place] = Outcome(
-                recipients[place], _RELAYED, _RECEIVED, code, enhanced, said, self.host, self.dsn
-            )
+            outcomes[place] = relayed(recipients[place], reply, self.host, dsn=self.dsn)
         self.accepted = []
 
     def refuse(self, reason: Reason, reply: PeerReply) -> None:
