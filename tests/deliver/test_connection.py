@@ -205,6 +205,15 @@ def test_after_a_refused_envelope_the_session_is_reset_and_goes_on(offers):
     assert not peer.faults
 
 
+def test_a_large_content_whose_recipients_are_refused_is_not_sent_and_the_session_is_reset():
+    for offers in (FULL, CHUNKING):
+        peer = Peer({"RCPT": ["550 5.1.1 nobody", "250 ok"]}, offers=offers)
+        first, second = send(peer, mail(body=b"x" * 300_000), mail())
+        assert (statuses(first), statuses(second)) == ([FAILED], [RELAYED])
+        assert not peer.faults
+        assert sum(len(message.content) for message in peer.messages) < 1000
+
+
 def test_a_refused_sender_is_the_verdict_of_all_and_needs_no_reset():
     peer = Peer({"MAIL": ["550 5.7.1 not you", DEFAULT]})
     first, second = send(peer, mail("a@x.test", "b@x.test"), mail())
@@ -521,6 +530,15 @@ def test_a_refused_message_does_not_touch_the_one_behind():
     outcomes = run_behind(peer, [mail() for _ in range(4)])
     assert [o.status for [o] in outcomes] == [FAILED, RELAYED, FAILED, RELAYED]
     assert len(peer.sessions) == 1
+
+
+def test_behind_a_bdat_that_may_fail_stands_a_reset():
+    """After a failed BDAT only RSET brings a strict peer back into step (RFC 3030 section 2)."""
+    peer = Peer({"LAST": ["554 5.7.1 spam", DEFAULT]}, offers=CHUNKING)
+    first, second = run_behind(peer, [mail(body=b"x" * 300_000), mail()])
+    assert (first[0].status, second[0].status) == (FAILED, RELAYED)
+    words = [line.split(b" ")[0] for line in peer.transcript if line[:4] in {b"MAIL", b"RSET"}]
+    assert words == [b"MAIL", b"RSET", b"MAIL"]
 
 
 def test_of_a_message_behind_a_421_nothing_is_promised():
