@@ -18,6 +18,7 @@ import ssl
 import sys
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -142,7 +143,7 @@ class Worker:
             capacity=config.outbound_sessions,
             clock=mta.clock,
         )
-        self.gate = HouseGate(admission, mta.spool, lambda mail: flow.accept(mail, mta))
+        self.gate = HouseGate(admission, mta.spool, partial(flow.accept, mta=mta))
         desk = Desk(mta, self.start.name)
         self.channel.serve(desk.handlers())
         await mta.spool.start()

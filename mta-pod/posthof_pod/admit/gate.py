@@ -28,14 +28,15 @@ class Store(Protocol):
 class HouseGate:
     """smtp.gate.Gate for one worker."""
 
-    __slots__ = ("_accept", "_store", "admission")
+    __slots__ = ("_has_room", "_store", "accept", "admission")
 
     def __init__(
         self, admission: Admission, store: Store, accept: Callable[[Incoming], Coroutine[Any, Any, Reply]]
     ) -> None:
         self.admission = admission
         self._store = store
-        self._accept = accept
+        self._has_room = store.room
+        self.accept = accept  # as it is: no call between the last dot and the flow
 
     def sender(self, session: Session, address: str, parameters: MailParameters, /) -> Reply | None:
         return None  # who may send what is decided with each recipient
@@ -46,10 +47,7 @@ class HouseGate:
         return self.admission.recipient(session, sender, address, parameters)
 
     def room(self, size: int, /) -> Reply | None:
-        return None if self._store.room(size) else FULL
-
-    def accept(self, mail: Incoming, /) -> Coroutine[Any, Any, Reply]:
-        return self._accept(mail)
+        return None if self._has_room(size) else FULL
 
     def blob(self) -> BodySink:
         return self._store.blob()

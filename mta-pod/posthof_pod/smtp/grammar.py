@@ -19,6 +19,8 @@ import ipaddress
 import re
 from typing import NamedTuple
 
+import msgspec
+
 from posthof_pod.model import Body, Notify
 from posthof_pod.replies import Reply
 
@@ -38,7 +40,7 @@ class Malformed(Exception):
         self.reply = Reply(code, status, text)
 
 
-class MailParameters(NamedTuple):
+class MailParameters(msgspec.Struct, frozen=True, gc=False):
     """What came with MAIL FROM."""
 
     size: int = 0  # octets declared, 0 = not given

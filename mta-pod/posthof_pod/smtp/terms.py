@@ -19,8 +19,7 @@ class Terms:
     """Immutable by convention; a dialogue takes the newest between two messages."""
 
     __slots__ = (
-        "_ehlo_plain",
-        "_ehlo_secure",
+        "_ehlo",
         "blob_threshold",
         "command_line",
         "commands",
@@ -61,15 +60,23 @@ class Terms:
         self.hello = f"250 {hostname}\r\n".encode()
         words = ["PIPELINING", f"SIZE {limits.message_size}", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN"]
         words += ["CHUNKING", "BINARYMIME", _limits_word(limits.messages, limits.recipients)]
-        self._ehlo_secure = [hostname, *words]
-        self._ehlo_plain = [hostname, *words, "STARTTLS"] if self.has_starttls else self._ehlo_secure
+        secure = [hostname, *words]
+        plain = [*secure, "STARTTLS"] if self.has_starttls else secure
+        self._ehlo = {
+            (is_secure, has_xclient): _ehlo(secure if is_secure else plain, has_xclient=has_xclient)
+            for is_secure in (False, True)
+            for has_xclient in (False, True)
+        }
 
     def ehlo(self, *, is_secure: bool, has_xclient: bool) -> bytes:
         """The reply to EHLO."""
-        words = self._ehlo_secure if is_secure else self._ehlo_plain
-        if has_xclient:
-            words = [*words, "XCLIENT " + " ".join(XCLIENT_ATTRIBUTES)]
-        return Reply(250, "", "\n".join(words)).encode()
+        return self._ehlo[is_secure, has_xclient]
+
+
+def _ehlo(words: list[str], *, has_xclient: bool) -> bytes:
+    if has_xclient:
+        words = [*words, "XCLIENT " + " ".join(XCLIENT_ATTRIBUTES)]
+    return Reply(250, "", "\n".join(words)).encode()
 
 
 def _limits_word(messages: int, recipients: int) -> str:

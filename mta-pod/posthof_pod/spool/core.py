@@ -222,8 +222,10 @@ class Core:
         """The open lane, or a new one when that has enough."""
         lane = self.open_lane
         if lane is not None:
-            if lane.live < self.settings.lane_messages and lane.size < self.settings.lane_bytes:
-                return lane
+            if lane.live < self.settings.lane_messages and (
+                lane.next_number & 7 or lane.size < self.settings.lane_bytes
+            ):
+                return lane  # its bytes are added up for every eighth message only
             self.close_lane(lane)
         return self.new_lane()
 

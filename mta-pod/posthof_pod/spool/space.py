@@ -27,7 +27,7 @@ class Space:
         self._room = Room(0, 0, 0, 0)
         self._used = 0  # bytes of all files of the spool, at the last walk
         self._walked = float("-inf")
-        self._is_known = False
+        self._headroom = float("inf")  # bytes a message may have, by what the volume said last; -1: none may come
         self._reserve = 0  # bytes written of it
         self._is_dropping = False
         self.is_full = False
@@ -35,25 +35,25 @@ class Space:
 
     def room(self, size: int) -> bool:
         """Whether a message of this size may come."""
-        core, settings = self._core, self._core.settings
-        if self.is_full:
+        if self.is_full or size > self._headroom:
             return False
+        core = self._core
         began = core.journal.began
         if began and core.monotonic() - began > SLOWEST:
             return False
         lane = core.open_lane
-        if lane is not None and lane.failures > 1:
-            return False
-        if not self._is_known:
-            return True
-        total = settings.size or self._room.size
-        used = self._used if settings.size else self._room.size - self._room.free
-        if total and used + size > total * settings.max_usage:
-            return False
-        if settings.size and size > self._room.free:
-            return False
-        inodes = self._room.inodes
-        return not inodes or self._room.inodes_free > inodes * (1 - settings.max_usage)
+        return lane is None or lane.failures <= 1
+
+    def _measure(self) -> float:
+        """The headroom, once the volume was asked."""
+        settings, room = self._core.settings, self._room
+        if room.inodes and room.inodes_free <= room.inodes * (1 - settings.max_usage):
+            return -1.0
+        if settings.size:
+            return min(settings.size * settings.max_usage - self._used, room.free)
+        if room.size:
+            return room.size * settings.max_usage - (room.size - room.free)
+        return float("inf")
 
     def stats(self) -> dict[str, float]:
         return {
@@ -74,7 +74,7 @@ class Space:
         except OSError as error:
             core.event("volume_unknown", error=str(error))
             return
-        self._is_known = True
+        self._headroom = self._measure()
         was_full, self.is_full = self.is_full, False
         self.is_full = not self.room(0)
         if self.is_full and not was_full:
