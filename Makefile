@@ -29,7 +29,7 @@ test: $(VENV)/.stamp
 
 crash: $(VENV)/.stamp
 	scripts/peers
-	POSTHOF_CRASH=all $(PYTEST) tests/crash --timeout 0
+	POSTHOF_CRASH=all $(PYTEST) tests/crash tests/spool/test_model_search.py --timeout 0
 
 check: $(VENV)/.stamp
 	$(BIN)/ruff check .

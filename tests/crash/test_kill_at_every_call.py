@@ -18,7 +18,7 @@ from kit.crash import (
     copy,
     count_calls,
     folder,
-    require_strace,
+    require_tracer,
     sample,
     told,
     traced,
@@ -54,7 +54,7 @@ WRITING = {
     "fdatasync",
     "fsync",
 }
-KILLS, ERRORS = 200, 160  # points a sample walks
+KILLS, ERRORS = 330, 340  # points a sample walks
 NEVER = {"damaged", "unreadable", "take_over_failed", "upkeep_failed", "not_removed", "poisoned"}  # at a replay
 
 
@@ -119,8 +119,8 @@ class Bench:
 
 @pytest.fixture(scope="module")
 def bench() -> Iterator[Bench]:
-    require_strace()
     with Driver() as driver, folder() as root:
+        require_tracer(driver)
         made = Bench(driver, root)
         made.prepare()
         yield made

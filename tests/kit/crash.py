@@ -170,13 +170,20 @@ class Driver:
         return ended
 
 
-def require_strace() -> None:
-    """Skip without the tracer, with the command that installs it; fail in CI."""
+def require_tracer(driver: Driver) -> None:
+    """Skip where nothing can be traced, with the command that mends it; fail in CI."""
+    reason = ""
     if shutil.which("strace") is None:
         reason = "strace is not installed; run: apt-get install strace (or scripts/peers)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+    else:
+        try:
+            with traced(driver, "-o", "/dev/null", "-e", "trace=none"):
+                return
+        except RuntimeError as error:
+            reason = f"{error}; run as root, or: sysctl kernel.yama.ptrace_scope=0"
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 @contextmanager
