@@ -81,6 +81,13 @@ def test_long_lines_and_trailing_blanks_survive_quoted_printable():
     assert leaves(made) == [body]
 
 
+def test_a_long_text_of_one_line_without_an_end_has_only_crlfs():
+    body = b"\xe4" + b"x" * 500
+    made = seven(HEAD + b"\r\n" + body)
+    assert is_fit(made, Need.SEVENBIT)
+    assert leaves(made) == [body]
+
+
 def test_what_is_mostly_not_ascii_or_not_text_becomes_base64():
     for kind, body in ((b"text/plain; charset=koi8-r", b"\xf0\xd2" * 50 + b"\r\n"), (b"image/png", b"\x89PNG\r\n")):
         made = seven(HEAD + b"Content-Type: " + kind + b"\r\n\r\n" + body)
