@@ -13,7 +13,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple
+from functools import partial
 
 import msgspec
 
@@ -181,13 +181,7 @@ def _let_go(mail: Incoming, reply: Reply) -> Reply:
 
 # ---- the way out --------------------------------------------------------------------------------------------------
 
-
-class Load(NamedTuple):
-    """A unit with what it takes to try it."""
-
-    taken: Taken
-    stored: Stored
-    outgoing: Outgoing
+Load = tuple[Taken, Stored, Outgoing]  # a unit with what it takes to try it
 
 
 async def attempt(due: list[Taken], connection: Connection | None, mta: Mta) -> bool:
@@ -199,19 +193,38 @@ async def attempt(due: list[Taken], connection: Connection | None, mta: Mta) -> 
     if connection is None:
         await asyncio.gather(*(_drop(load, mta) for load in loads))
         return True
-    for n, load in enumerate(loads):
+    last = len(loads) - 1
+    for n, (taken, stored, outgoing) in enumerate(loads):
         if not connection.is_usable:
-            for rest in loads[n:]:
-                mta.backlog.give_back(rest.taken.unit)
+            _give_back(loads[n:], mta)
             return False
-        following = loads[n + 1].outgoing if n + 1 < len(loads) else None
-        outcomes = await connection.send(load.outgoing, following)
-        if _was_false_start(connection, outcomes):
-            for rest in loads[n:]:  # the pool tries the next host, within the bounds of one try
-                mta.backlog.give_back(rest.taken.unit)
+        outcomes = await connection.send(outgoing, loads[n + 1][2] if n < last else None)
+        if outcomes[0].status is _RELAYED and _is_plain(stored.envelope, outcomes):
+            _done(taken, stored.envelope, outcomes, mta, connection.tls)
+            continue
+        if _was_false_start(connection, outcomes):  # the pool tries the next host, within the bounds of one try
+            _give_back(loads[n:], mta)
             return False
-        await conclude(load.taken, load.stored.envelope, outcomes, mta, tls=connection.tls)
+        await conclude(taken, stored.envelope, outcomes, mta, tls=connection.tls)
     return connection.is_usable
+
+
+def _give_back(loads: list[Load], mta: Mta) -> None:
+    for taken, _, _ in loads:
+        mta.backlog.give_back(taken.unit)
+
+
+def _is_plain(envelope: Envelope, outcomes: list[Outcome]) -> bool:
+    """The message has one recipient, and nobody asked to be told of a success."""
+    recipients = envelope.recipients
+    return len(outcomes) == len(recipients) == 1 and not recipients[0].notify
+
+
+def _done(taken: Taken, envelope: Envelope, outcomes: list[Outcome], mta: Mta, tls: str) -> None:
+    """The usual end, as `conclude` makes it: the only recipient has the message, nobody is told."""
+    mta.spool.settle(taken.ref, plan.DONE_FIRST)
+    mta.backlog.done(taken.unit)
+    mta.events.outcomes(envelope, outcomes, attempts=taken.attempts + 1, tls=tls)
 
 
 async def failed(due: list[Taken], setback: Setback, mta: Mta) -> None:
@@ -233,11 +246,7 @@ async def conclude(taken: Taken, envelope: Envelope, outcomes: list[Outcome], mt
     now = mta.clock()
     result = plan.settle(taken, envelope, outcomes, now=now, retry=taken.destination.retry, jitter=mta.random())
     settlement = result.settlement
-    if settlement is plan.DONE_FIRST and outcomes[0].status <= Status.RELAYED and not envelope.recipients[0].notify:
-        mta.spool.settle(taken.ref, settlement)
-        mta.backlog.done(taken.unit)
-    else:
-        await _settle_with_report(taken, envelope, result, now, mta)
+    await _settle_with_report(taken, envelope, result, now, mta)
     due = settlement.waiting[0].due if settlement.waiting else 0.0
     mta.events.outcomes(envelope, result.outcomes, due=due, attempts=taken.attempts + 1, tls=tls)
 
@@ -291,23 +300,21 @@ async def _load(due: list[Taken], mta: Mta) -> list[Load]:
     loads: list[Load] = []
     untried = [taken.ref for taken in due if not taken.is_tried]
     mark = mta.spool.tried(untried) if untried else None
+    read = mta.spool.read
+    may_have_moved = mta.generation or due[0].destination is NOWHERE  # all of them share it
     for taken in due:
-        stored = await _read(taken, mta)
-        if stored is not None and not _has_moved(taken, stored.envelope, mta):
-            permit = _permit(taken, mta, None if taken.is_tried else mark)
-            outgoing = Outgoing(stored.envelope, taken.recipients, stored.trace, stored.body, permit)
-            loads.append(Load(taken, stored, outgoing))
+        try:
+            found = read(taken.ref)
+            stored = found if isinstance(found, Stored) else await found
+        except (Damaged, Gone, Failure) as error:
+            _set_aside(taken, error, mta)
+            continue
+        envelope = stored.envelope
+        if may_have_moved and _has_moved(taken, envelope, mta):
+            continue
+        permit = partial(_permit, taken, mta, None if taken.is_tried else mark)
+        loads.append((taken, stored, Outgoing(envelope, taken.recipients, stored.trace, stored.body, permit)))
     return loads
-
-
-async def _read(taken: Taken, mta: Mta) -> Stored | None:
-    """The message, from memory or from the volume. None: damaged or gone, and the unit has ended."""
-    try:
-        stored = mta.spool.read(taken.ref)
-        return stored if isinstance(stored, Stored) else await stored
-    except (Damaged, Gone, Failure) as error:
-        _set_aside(taken, error, mta)
-    return None
 
 
 async def _envelope(taken: Taken, mta: Mta) -> Envelope | None:
@@ -344,34 +351,32 @@ def _has_moved(taken: Taken, envelope: Envelope, mta: Mta) -> bool:
     return True
 
 
-def _permit(taken: Taken, mta: Mta, mark: Awaitable[None] | None) -> Callable[[], bool | Awaitable[bool]]:
+def _permit(taken: Taken, mta: Mta, mark: Awaitable[None] | None) -> bool | Awaitable[bool]:
     """Asked just before the dot (spool.md): the id is marked as tried, the last look is young, the unit ours."""
-    spool, backlog, unit, ref, recipients = mta.spool, mta.backlog, taken.unit, taken.ref, taken.recipients
+    if not mta.backlog.is_wanted(taken.unit):
+        return False
+    if mark is None and mta.spool.may_dot(taken.ref, taken.recipients):
+        return True
+    return _permit_later(taken, mta, mark)
 
-    def permit() -> bool | Awaitable[bool]:
-        if not backlog.is_wanted(unit):
+
+async def _permit_later(taken: Taken, mta: Mta, mark: Awaitable[None] | None) -> bool:
+    spool, backlog, ref, recipients = mta.spool, mta.backlog, taken.ref, taken.recipients
+    if mark is not None:
+        try:
+            await mark
+        except Failure:
             return False
-        if mark is None and spool.may_dot(ref, recipients):
-            return True
-        return later()
-
-    async def later() -> bool:
-        if mark is not None:
-            try:
-                await mark
-            except Failure:
-                return False
-        if spool.may_dot(ref, recipients):
-            return backlog.is_wanted(unit)
-        await spool.look()
-        return spool.may_dot(ref, recipients) and backlog.is_wanted(unit)
-
-    return permit
+    if spool.may_dot(ref, recipients):
+        return backlog.is_wanted(taken.unit)
+    await spool.look()
+    return spool.may_dot(ref, recipients) and backlog.is_wanted(taken.unit)
 
 
 async def _drop(load: Load, mta: Mta) -> None:
     """Into a Maildir of ours."""
     taken, stored, outgoing = load
+    envelope = stored.envelope
     domain = mta.config.domains.get(taken.destination.name)
     if domain is None:
         text = "no RelayPolicy and no MailDomain says where this recipient goes"
@@ -382,12 +387,15 @@ async def _drop(load: Load, mta: Mta) -> None:
     else:
         try:
             outcomes = await mta.maildirs.deliver(
-                stored.envelope, taken.recipients, stored.trace, stored.body, domain, is_repeat=not taken.is_tried
+                envelope, taken.recipients, stored.trace, stored.body, domain, is_repeat=not taken.is_tried
             )
         except Damaged as error:
             _set_aside(taken, error, mta)
             return
-    await conclude(taken, stored.envelope, outcomes, mta)
+    if outcomes[0].status is Status.DELIVERED and _is_plain(envelope, outcomes):
+        _done(taken, envelope, outcomes, mta, "")
+    else:
+        await conclude(taken, envelope, outcomes, mta)
 
 
 async def _ask(permit: Callable[[], bool | Awaitable[bool]]) -> bool:
@@ -481,5 +489,6 @@ def _follow_report(done: asyncio.Future[Stored], mta: Mta) -> None:
     enqueue(stored.ref, stored.envelope, mta.admission.shares(stored.envelope), mta, is_tried=True)
 
 
+_RELAYED = Status.RELAYED  # an enum's member costs a look-up in its class
 _BROKEN = frozenset({Reason.PEER_CLOSED, Reason.PEER_TIMEOUT, Reason.PEER_BROKEN})
 _SILENT = frozenset({Status.DELIVERED, Status.RELAYED, Status.DEFERRED, Status.UNCERTAIN, Status.HELD})
