@@ -139,11 +139,13 @@ def envelope_commands(
 def plain_commands(envelope: Envelope, recipient: int, offer: Extensions, size: int, parameter: bytes) -> bytes:
     """MAIL, RCPT and DATA for one recipient in one piece: what `envelope_commands` says where nothing is special."""
     to = envelope.recipients[recipient]
-    if not offer.has_size or (offer.dsn and (to.notify or to.orcpt or envelope.ret or envelope.envid)):
+    if offer.dsn and (to.notify or to.orcpt or envelope.ret or envelope.envid):
         commands = envelope_commands(envelope, (recipient,), offer, size=size, parameter=parameter, smtputf8=False)
         return b"".join(commands) + b"DATA\r\n"
-    words = (envelope.sender.encode(), size, parameter, to.address.encode())
-    return b"MAIL FROM:<%b> SIZE=%d%b\r\nRCPT TO:<%b>\r\nDATA\r\n" % words
+    if offer.has_size:
+        parameter = b" SIZE=%d%b" % (size, parameter)
+    words = (envelope.sender.encode(), parameter, to.address.encode())
+    return b"MAIL FROM:<%b>%b\r\nRCPT TO:<%b>\r\nDATA\r\n" % words
 
 
 def _rcpt_with_dsn(envelope: Envelope, index: int) -> bytes:
