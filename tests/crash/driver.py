@@ -419,6 +419,31 @@ async def left_free(worker: Worker) -> None:
 
 
 @script
+async def left_bad(worker: Worker) -> None:
+    """As `left`, and a bit of a message that was done goes bad, with sound records behind it."""
+    await left(worker)
+    _spoil(worker.request["path"], body_of("l9", 200)[-40:])
+
+
+def _spoil(path: str, what: bytes) -> None:
+    for segment in Path(path).glob("lanes/*/*.seg"):
+        data = segment.read_bytes()
+        if what in data:
+            segment.write_bytes(data.replace(what, bytes([what[0] ^ 1]) + what[1:]))
+
+
+@script
+async def aside(worker: Worker) -> None:
+    """A lane with damage, all of whose mail is done, is set aside."""
+    await worker.spool.adopt_now()
+    for live in worker.lives:
+        worker.done(live.ref, len(live.envelope.recipients))
+    await worker.synced()
+    await worker.compact()
+    await worker.put("after")
+
+
+@script
 async def replay(worker: Worker) -> None:
     """Read everything there is: what a fresh process finds."""
     await worker.spool.adopt_now()

@@ -36,6 +36,7 @@ TRANSITIONS = {
     "take_over": "left",
     "take_freed": "left_free",
     "stop_again": "left",
+    "aside": "left_bad",
 }
 STARTS = 12  # real starts of each transition in a sample; ten times as many where all is walked
 AGAIN = 4  # of these, how many lose power once more while they repair; likewise
@@ -154,6 +155,7 @@ def test_whatever_a_loss_of_power_leaves_every_promise_is_kept(bench: Bench, tra
     walk = Walk(bench.record(transition, TRANSITIONS[transition]), transition)
     assert next(walk.complaints(), None) is None
     assert walk.states > 100
+    assert transition != "aside" or any(call[0] == "rename" and "damaged/" in call[2] for call in walk.run.log)
     for disk, ledger in walk.kept:
         path = bench.fresh()
         disk.write_out(path)
