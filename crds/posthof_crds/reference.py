@@ -215,8 +215,18 @@ def _one_line(text: str | None) -> str:
     return " ".join((text or "").split()).replace("|", "\\|")
 
 
+def _content(path: Path) -> str:
+    return path.read_text() if path.is_file() else ""
+
+
 def main() -> int:
-    folder = Path(sys.argv[1])
+    """`reference FOLDER` writes the pages; `reference --check FOLDER` says which are not in step, exit 1."""
+    folder = Path(sys.argv[-1])
+    if sys.argv[1] == "--check":
+        stale = [name for name, text in pages().items() if _content(folder / name) != text]
+        for name in stale:
+            print(f"{folder / name} is not what the models say: make docs", file=sys.stderr)
+        return 1 if stale else 0
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in pages().items():
         (folder / name).write_text(text)
