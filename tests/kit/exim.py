@@ -36,7 +36,7 @@ rfc1413_hosts =
 dsn_advertise_hosts = *
 chunking_advertise_hosts = *
 smtputf8_advertise_hosts = *
-acl_smtp_rcpt = accept
+acl_smtp_rcpt = check
 acl_smtp_data = accept
 message_size_limit = 100M
 # The defaults of the next three would refuse parallel sessions, and park all but the first ten mails of a session
@@ -45,6 +45,10 @@ smtp_accept_max = 200
 smtp_accept_max_per_connection = 0
 smtp_accept_queue_per_connection = 0
 {main}
+begin acl
+check:
+  require verify = recipient
+  accept
 begin routers
 {routers}
 begin transports
@@ -155,6 +159,16 @@ class Exim:
 
     def run_queue(self) -> None:
         self._run("-qff")
+
+    def wait_for(self, recipient: str, count: int) -> list[bytes]:
+        """The mails for one address, once there are `count`."""
+        line = f"\nEnvelope-to: {recipient}\n".encode()
+
+        def found() -> list[bytes]:
+            mails = [one for one in self.inbox.mails() if line in one]
+            return mails if len(mails) >= count else []
+
+        return peers.wait_for(found, f"{count} mails for {recipient}", timeout=60)
 
     def log(self) -> str:
         return "".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("*log")))

@@ -56,9 +56,23 @@ def to_host(name: str, host: str, port: int, **spec: Any) -> Document:
     return relay_policy(name, {"type": "Smarthost", "nextHops": [{"host": host, "port": port}]}, **spec)
 
 
+def to_domain(domain: str, port: int, **spec: Any) -> Document:
+    """A RelayPolicy that sends mail for one domain from loopback to a server on a loopback port."""
+    match = {"clients": ["127.0.0.0/8"], "recipients": [f"*@{domain}"]}
+    hops = [{"host": "127.0.0.1", "port": port}]
+    return relay_policy(domain.replace(".", "-"), {"type": "Smarthost", "nextHops": hops}, match=match, **spec)
+
+
 def direct(name: str = "direct", **spec: Any) -> Document:
     """A RelayPolicy that sends all mail from loopback to the recipients' MX hosts."""
     return relay_policy(name, {"type": "Direct"}, **spec)
+
+
+class _Plain(yaml.SafeDumper):
+    """Writes a value out each time it stands in a document: manifests have no anchors."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 class Posthof:
@@ -100,7 +114,7 @@ class Posthof:
         """Write a manifest file as an editor does: whole, by rename."""
         path = self.manifests / f"{name}.yaml"
         fresh = self.folder / f".{name}.new"
-        fresh.write_text(yaml.safe_dump_all(documents, sort_keys=False))
+        fresh.write_text(yaml.dump_all(documents, Dumper=_Plain, sort_keys=False))
         fresh.rename(path)
         return path
 
