@@ -8,7 +8,8 @@ Rules
 - `take` hands a unit out once. Whoever took it says how it ended, exactly once: `done`, `defer` or `give_back`.
 - Choosing the next unit costs the same for 1 and for 1,000,000 (schedule/line.py: a ring per destination and sender).
 - At most 150 bytes a unit, all in (a test measures it): one slot in packed arrays, freed slots are used again.
-- A ref is `lane slot << 32 | index`, and indices in a lane are dense: an array per lane finds the units of a ref.
+- A ref is `lane slot << 32 | generation << 24 | row`, and rows of a lane are dense: an array per lane finds the units
+  of a ref. A row that is used again (another generation) shares its place with what is left of the one before.
 - `now` and `due` are unix seconds; `due` = inf means held.
 
 What an operator asks of a unit that is being tried counts when the try ends: hold makes `defer` hold it, remove and
@@ -29,8 +30,8 @@ from posthof_pod.schedule.line import NOBODY, Line, link, unlink
 FOREVER = float("inf")
 
 _MANY = 0xFFFFFFFF  # in _recipient: the tuple stands in _tuples
-_INDEX = 0xFFFFFFFF  # the low half of a ref
-_SPARSE = 65536  # an index this far beyond what a lane's array holds goes to a dict
+_ROW = 0xFFFFFF  # of a ref
+_SPARSE = 65536  # a row this far beyond what a lane's array holds goes to a dict
 
 _IS_TRIED = 1
 _IS_NOTIFIED = 2
@@ -100,8 +101,10 @@ class Backlog:
         self._tuples: dict[int, tuple[int, ...]] = {}
         self._free = NOBODY
         self._units = 0
-        self._lanes: dict[int, array[int]] = {}  # lane slot -> index -> first unit
-        self._sparse: dict[int, int] = {}  # ref -> first unit, where an array would be mostly holes
+        self._lanes: dict[int, array[int]] = {}  # lane slot -> row -> first unit
+        self._sparse: dict[
+            tuple[int, int], int
+        ] = {}  # lane slot, row -> first unit, where an array would be mostly holes
         self._lines: list[Line | None] = []
         self._by_key: dict[str, Line] = {}
         self._agenda = Agenda()
@@ -368,10 +371,9 @@ class Backlog:
 
     def forget_lane(self, slot: int) -> int:
         """Drop all units of a lane. Returns how many are still being tried."""
-        known = self._lanes.get(slot, ())
-        refs = [slot << 32 | index for index, unit in enumerate(known) if unit != NOBODY]
-        refs += [ref for ref in self._sparse if ref >> 32 == slot]
-        running = self.forget(refs)
+        firsts = [unit for unit in self._lanes.get(slot, ()) if unit != NOBODY]
+        firsts += [unit for (lane, _), unit in self._sparse.items() if lane == slot]
+        running = self.forget({self._ref[unit] for first in firsts for unit in self._chain(first)})
         if not running:
             self._lanes.pop(slot, None)
         return running
@@ -434,12 +436,7 @@ class Backlog:
 
     def find(self, ref: int) -> list[int]:
         """The units of a message."""
-        unit = self._first_of(ref)
-        units = []
-        while unit != NOBODY:
-            units.append(unit)
-            unit = self._sibling[unit]
-        return units
+        return [unit for unit in self._chain(self._first_of(ref)) if self._ref[unit] == ref]
 
     def counts(self, line: Line) -> Counts:
         """One destination's units."""
@@ -590,7 +587,13 @@ class Backlog:
         if self._recipient[unit] == _MANY:
             del self._tuples[unit]
             self._recipient[unit] = 0
-        self._delist(unit, self._ref[unit])
+        ref = self._ref[unit]
+        firsts = self._lanes.get(ref >> 32)
+        row = ref & _ROW
+        if firsts is not None and row < len(firsts) and firsts[row] == unit:
+            firsts[row] = self._sibling[unit]
+        else:
+            self._delist(unit, ref)
         self._state[unit] = _FREE
         self._after[unit] = self._free
         self._free = unit
@@ -610,36 +613,45 @@ class Backlog:
 
     def _first_of(self, ref: int) -> int:
         firsts = self._lanes.get(ref >> 32)
-        index = ref & _INDEX
-        if firsts is not None and index < len(firsts) and firsts[index] != NOBODY:
-            return firsts[index]
-        return self._sparse.get(ref, NOBODY) if self._sparse else NOBODY
+        row = ref & _ROW
+        if firsts is not None and row < len(firsts) and firsts[row] != NOBODY:
+            return firsts[row]
+        return self._sparse.get((ref >> 32, row), NOBODY) if self._sparse else NOBODY
+
+    def _chain(self, unit: int) -> list[int]:
+        """A unit and its siblings behind it."""
+        units = []
+        while unit != NOBODY:
+            units.append(unit)
+            unit = self._sibling[unit]
+        return units
 
     def _set_first(self, ref: int, unit: int) -> None:
         firsts = self._lanes.get(ref >> 32)
         if firsts is None:
             firsts = self._lanes[ref >> 32] = array("i")
-        index = ref & _INDEX
+        row = ref & _ROW
         room = len(firsts)
-        if self._sparse and ref in self._sparse:
+        place = (ref >> 32, row)
+        if self._sparse and place in self._sparse:
             if unit == NOBODY:
-                del self._sparse[ref]
+                del self._sparse[place]
             else:
-                self._sparse[ref] = unit
-        elif index < room:
-            firsts[index] = unit
-        elif index >= 2 * room + _SPARSE:
-            self._sparse[ref] = unit
+                self._sparse[place] = unit
+        elif row < room:
+            firsts[row] = unit
+        elif row >= 2 * room + _SPARSE:
+            self._sparse[place] = unit
         else:
-            firsts.extend([NOBODY] * (index - room + 1))
-            firsts[index] = unit
+            firsts.extend([NOBODY] * (row - room + 1))
+            firsts[row] = unit
 
     def _enlist(self, unit: int, ref: int) -> None:
         """Make the unit findable by its ref."""
         firsts = self._lanes.get(ref >> 32)
-        index = ref & _INDEX
-        if firsts is not None and index < len(firsts) and firsts[index] == NOBODY and not self._sparse:
-            firsts[index] = unit
+        row = ref & _ROW
+        if firsts is not None and row < len(firsts) and firsts[row] == NOBODY and not self._sparse:
+            firsts[row] = unit
             self._sibling[unit] = NOBODY
             return
         self._sibling[unit] = self._first_of(ref)
