@@ -273,7 +273,11 @@ class Connection:
             wire.say(self._plain_commands(letter), 3)
         if len(inbox) < 3 and not wire.is_over:
             await wire.arrival(3, "MAIL, RCPT and DATA", timeouts.command, timeouts.data)
-        if len(inbox) != 3 or wire.is_over or not _is_yes(*inbox):
+        if (
+            len(inbox) != 3
+            or wire.is_over
+            or not (inbox[0].code < 300 > inbox[1].code and 300 <= inbox[2].code < 400)
+        ):
             letter.transaction = self._new_transaction(letter, is_behind=letter.is_behind)
             return
         inbox.clear()

@@ -37,7 +37,12 @@ class PeerReply(NamedTuple):
 
     def __str__(self) -> str:
         """Code and full text on one line, safe to log: lines joined by a space, bounded, no control characters."""
-        return f"{self.code} {_readable(self.text)}"
+        text = self.text
+        if len(text) <= MAX_TEXT:
+            said = text.decode("utf-8", "replace")
+            if said.isprintable():
+                return f"{self.code} {said}"
+        return f"{self.code} {_readable(text)}"
 
 
 _new = tuple.__new__
@@ -65,27 +70,6 @@ _KNOWN: dict[bytes, PeerReply] = {}  # lines heard lately: a peer says the same 
 _MOST_KNOWN = 512
 
 
-def _whole_replies(data: bytes) -> list[PeerReply] | None:
-    """The usual case at a fifth of the cost: whole lines, one a reply, ended by CRLF. None: it is another case."""
-    lines = data.split(b"\r\n")
-    if lines.pop() or data.count(b"\n") != len(lines):
-        return None
-    replies = []
-    for line in lines:
-        reply = _KNOWN.get(line)
-        if reply is None:
-            code = _CODES.get(line[:3])
-            if code is None or line[3:4] != b" ":
-                return None
-            reply = _new(PeerReply, (code, line[4:]))
-            if len(_KNOWN) >= _MOST_KNOWN:
-                _KNOWN.clear()
-            if len(line) <= 128:
-                _KNOWN[line] = reply
-        replies.append(reply)
-    return replies
-
-
 class ReplyReader:
     """Gathers bytes until whole replies stand there."""
 
@@ -107,10 +91,29 @@ class ReplyReader:
         return self._gather(data) if replies is None else replies
 
     def whole(self, data: bytes) -> list[PeerReply] | None:
-        """As `feed`, for whole replies of one line each. None, and nothing is taken: it is another case."""
+        """As `feed`, for whole replies of one line each, ended by CRLF: the usual case at a fifth of the cost.
+
+        None, and nothing is taken: it is another case.
+        """
         if self._rest or self._lines or len(data) > MAX_LINE:
             return None
-        return _whole_replies(data)
+        lines = data.split(b"\r\n")
+        if lines.pop() or data.count(b"\n") != len(lines):
+            return None
+        replies = []
+        for line in lines:
+            reply = _KNOWN.get(line)
+            if reply is None:
+                code = _CODES.get(line[:3])
+                if code is None or line[3:4] != b" ":
+                    return None
+                reply = _new(PeerReply, (code, line[4:]))
+                if len(_KNOWN) >= _MOST_KNOWN:
+                    _KNOWN.clear()
+                if len(line) <= 128:
+                    _KNOWN[line] = reply
+            replies.append(reply)
+        return replies
 
     def _gather(self, data: bytes) -> list[PeerReply]:
         lines = (self._rest + data).split(b"\n")
