@@ -33,6 +33,7 @@ from .record import IS_DONE, IS_NOTIFIED, IS_TRIED, STATE, Accept, Damaged, Sett
 from .volume import Disk, Volume
 
 NO_STATES = b""  # of a message whose recipients are all new
+_MAY_BE_SENT = LIVE | TRIED
 TRY_IDS = 100  # ids one `try` record names
 
 CLOSING = Reply(421, "4.3.2", "System not accepting network messages")
@@ -289,17 +290,17 @@ class Spool:
         """Whether the final dot of this message may be sent now. False: look, and ask again; else drop the
         connection without it. `recipients`: of those the message is sent to, where it has several."""
         core = self._core
-        try:
-            lane, row = self._find(ref)
-        except Gone:
+        lane = self._lanes.get(ref >> 32)
+        if lane is None or lane.is_blocked or not lane.is_writable or not core.is_look_good():
             return False
-        if not core.is_look_good() or lane.is_blocked or not lane.is_writable:
+        row = ref & 0xFFFFFF
+        if row >= len(lane.flags) or lane.generations[row] != ref >> 24 & 0xFF:
             return False
-        if lane.state is LaneState.LEAVING and ref not in lane.busy:
+        if lane.flags[row] & _MAY_BE_SENT != _MAY_BE_SENT:
             return False
-        if not lane.flags[row] & TRIED:
+        if lane.state is not LaneState.OPEN and lane.state is LaneState.LEAVING and ref not in lane.busy:
             return False
-        states = lane.multi.get(row)
+        states = lane.multi.get(row) if lane.multi else None
         if states is not None and not all(states[at * STATE.size] & IS_TRIED for at in recipients):
             return False
         core.dots += 1
