@@ -159,7 +159,8 @@ def _rest(found: Mapping[str, Any]) -> str:
     if one := found.get("million"):
         n = f"{one['messages']:,} queued, {one['destinations']:,} destinations"
         rows += [
-            (f"{n}: memory", f"{one['full_bytes'] / 1e6:,.0f} MB, {one['bytes_each']:.0f} bytes each"),
+            (f"{n}: memory", f"{one['full_bytes'] / 1e6:,.0f} MB, the cache of bodies included"),
+            (f"{n}: after a replay", f"{one['replayed_bytes'] / 1e6:,.0f} MB, {one['bytes_each']:.0f} bytes each"),
             (f"{n}: replay after a cold start", f"{one['replay_seconds']:.1f} s"),
             (
                 f"{n}: accepted beside them",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import smtplib
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ NAMES = ("plain", "tls", "no-tls", "dsn", "utf8", "large", "refusing", "small", 
 PORTS = {name: peers.free_port() for name in NAMES}
 TLS = {"tls": "Encrypt"}
 ONE = {"limits": {"connectionsStart": 1, "connections": 1, "idle": "30s"}}
-OTHERS = {"tls": TLS, "no-tls": TLS, "session": ONE}
+OTHERS: dict[str, dict[str, Any]] = {"tls": TLS, "no-tls": TLS, "session": ONE}
 NOBODY = "check_recipient_access inline:{{nobody@%s.test=550 5.1.1 no such person here}}"
 
 
