@@ -383,9 +383,13 @@ LONG: dict[str, list[Callable[[], Worker]]] = {
         worker("w1", take=1, accept=1, compact=1),
         worker("w2", take=1, accept=1),
     ],
-    "release and take again": [
+    "release and take again, two workers": [
         worker(FIRST, "take", accept=2, release=1, claim_back=1, take=1),
         worker("w1", take=2, accept=1, release=1),
+    ],
+    "release and take again, three workers": [
+        worker(FIRST, "take", release=1, take=1),
+        worker("w1", take=1, accept=1, release=1),
         worker("w2", take=1),
     ],
     "settle and accept, two compact": [
