@@ -18,7 +18,7 @@ from contextlib import aclosing
 
 from posthof_crds.engine import Timeouts
 from posthof_pod.deliver.auth import Credentials
-from posthof_pod.deliver.letter import AT_ONCE, BodyReader, Letter, Outgoing, pieces, plan, prepare
+from posthof_pod.deliver.letter import AT_ONCE, PIECE, BodyReader, Letter, Outgoing, pieces, plan, prepare
 from posthof_pod.deliver.opening import ENHANCED, Opening, Unreachable, readable
 from posthof_pod.deliver.tls import ClientTLS
 from posthof_pod.deliver.wire import Wire
@@ -37,6 +37,7 @@ from posthof_pod.smtp.replyline import Broken, PeerReply
 
 __all__ = ["BodyReader", "Connection", "Outgoing", "Unreachable", "readable"]
 
+HELD = 1048576  # bytes: of a content up to this the dots are doubled in one go
 CHUNK = 262144  # bytes of a BDAT chunk that is not the last
 
 
@@ -514,20 +515,43 @@ class Connection:
     async def _stream_lines(self, letter: Letter, following: Outgoing | None) -> None:
         """DATA, in pieces as fast as the peer reads them; the dot apart."""
         wire = self._wire
-        stuffer = Stuffer()
         wire.listening = True
+        if isinstance(letter.text, bytes) and letter.size <= HELD:
+            end = await self._say_held(letter.mail.trace, letter.text)
+        else:
+            end = await self._say_read(letter)
+        if not (wire.is_over or wire.is_refused) and await self._is_permitted(letter.mail) and not wire.is_refused:
+            wire.listening = False
+            await self._finish(letter, following, (end,), 0)
+            return
+        wire.listening = False
+        self._cut_short(letter)
+
+    async def _say_held(self, trace: bytes, text: bytes) -> bytes:
+        """Write a content that is held, uncopied where no line begins with a dot. Returns what ends it."""
+        wire = self._wire
+        trace, text, end = content_pieces(trace, text)
+        whole = memoryview(text)
+        wire.say_pieces((trace, whole[:PIECE]), 0)
+        await wire.drain(self._timeouts.block)
+        for start in range(PIECE, len(text), PIECE):
+            if wire.is_over or wire.is_refused:
+                break
+            wire.say(whole[start : start + PIECE], 0)
+            await wire.drain(self._timeouts.block)
+        return end
+
+    async def _say_read(self, letter: Letter) -> bytes:
+        """Write a content as it is read. Returns what ends it."""
+        wire = self._wire
+        stuffer = Stuffer()
         async with aclosing(pieces(letter)) as parts:
             async for piece in parts:
                 wire.say(stuffer.stuff(piece), 0)
                 await wire.drain(self._timeouts.block)
                 if wire.is_over or wire.is_refused:
                     break
-        if not (wire.is_over or wire.is_refused) and await self._is_permitted(letter.mail) and not wire.is_refused:
-            wire.listening = False
-            await self._finish(letter, following, (stuffer.end,), 0)
-            return
-        wire.listening = False
-        self._cut_short(letter)
+        return stuffer.end
 
     def _cut_short(self, letter: Letter) -> None:
         """The content did not end. If the peer refused it that is the verdict; without a dot the session is lost."""

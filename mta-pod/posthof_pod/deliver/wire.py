@@ -77,12 +77,12 @@ class Wire(asyncio.Protocol):
 
     # --- what the session does
 
-    def say(self, data: bytes, owed: int) -> None:
+    def say(self, data: bytes | memoryview, owed: int) -> None:
         """Write; the peer owes this many replies for it."""
         self.owed += owed
         self.transport.write(data)
 
-    def say_pieces(self, pieces: Sequence[bytes], owed: int) -> None:
+    def say_pieces(self, pieces: Sequence[bytes | memoryview], owed: int) -> None:
         """Write several pieces as one, uncopied."""
         self.owed += owed
         self.transport.writelines(pieces)
