@@ -196,7 +196,9 @@ class Backlog:
         """Every recipient of a taken unit has its outcome: the unit ends."""
         if self._state[unit] != _TAKEN:
             raise ValueError(f"unit {unit} is not taken")
-        self._line_of(unit).taken -= 1
+        line = self._lines[self._line[unit]]
+        if line is not None:  # as it always is while a unit names it
+            line.taken -= 1
         self._end(unit)
 
     def defer(
