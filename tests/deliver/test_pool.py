@@ -197,6 +197,20 @@ def test_a_ready_unit_meets_an_idle_session_in_the_next_turn_of_the_loop():
     play(story)
 
 
+def test_what_becomes_ready_in_one_turn_of_the_loop_leaves_in_one_batch_of_a_brisk_session():
+    async def story(world: World) -> None:
+        world.send_time = 0.001
+        world.add(direct("a.test"))
+        await asyncio.sleep(1)
+        for _ in range(8):  # as a sync of the spool releases them: each is told by itself
+            world.add(direct("a.test"))
+        await asyncio.sleep(1)
+        assert world.batches == [1, 8]
+        assert len(world.connects) == 1
+
+    play(story)
+
+
 def test_messages_of_one_batch_share_the_sessions_of_a_host():
     async def story(world: World) -> None:
         world.add(direct("a.test"), 100)

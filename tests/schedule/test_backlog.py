@@ -232,6 +232,19 @@ def test_units_are_found_by_ref_also_where_indices_are_sparse():
     assert len(backlog) == 0
 
 
+def test_a_row_that_is_used_again_is_another_message_and_costs_no_dict_entry():
+    backlog = Backlog()
+    first, second = 2 << 32 | 1 << 24 | 7, 2 << 32 | 2 << 24 | 7  # two generations of row 7
+    units = [backlog.add(ref, (0,), A, now=NOW) for ref in (first, second)]
+    assert [backlog.find(ref) for ref in (first, second)] == [[units[0]], [units[1]]]
+    backlog.forget([first])
+    assert (backlog.find(first), backlog.find(second)) == ([], [units[1]])
+    backlog.add(first, (1,), B, now=NOW)
+    assert backlog.forget_lane(2) == 0
+    assert len(backlog) == 0
+    assert not backlog._sparse
+
+
 def test_a_unit_may_get_another_destination():
     backlog = Backlog()
     for state in ("ready", "deferred", "held", "taken"):

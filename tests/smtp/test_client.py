@@ -11,6 +11,7 @@ from posthof_pod.smtp.client import (
     Transaction,
     content_pieces,
     envelope_commands,
+    has_dot_line,
     introduce,
     is_sendable,
     notify_words,
@@ -288,3 +289,10 @@ def test_dots_are_doubled_and_the_end_stands_on_its_own_line(trace, body, wire):
     assert b"".join(content_pieces(trace, body)) == wire
     stuffer = Stuffer()
     assert b"".join([stuffer.stuff(trace), stuffer.stuff(body), stuffer.end]) == wire
+
+
+@pytest.mark.parametrize("body", [b"", b".", b"a.b\r\n", b"\n.", b"a\r\n.b\r\n", b"a\r\nb.\r\n", b".\r\n.\r\n"])
+@pytest.mark.parametrize("before", [b"", b"x." * 50, b"x" * 5000, b"1.2.3.\r\n" * 2000])
+def test_a_line_that_begins_with_a_dot_is_found_among_few_and_many_dots(before: bytes, body: bytes):
+    content = before + body
+    assert has_dot_line(content) == (b"\n." in content)
