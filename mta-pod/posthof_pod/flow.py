@@ -199,7 +199,7 @@ async def attempt(due: list[Taken], connection: Connection | None, mta: Mta) -> 
             _give_back(loads[n:], mta)
             return False
         outcomes = await connection.send(outgoing, loads[n + 1][2] if n < last else None)
-        if outcomes[0].status is _RELAYED and _is_plain(stored.envelope, outcomes):
+        if outcomes[0].status is _RELAYED and _is_silent_end(stored.envelope, outcomes):
             _done(taken, stored.envelope, outcomes, mta, connection.tls)
             continue
         if _was_false_start(connection, outcomes):  # the pool tries the next host, within the bounds of one try
@@ -214,7 +214,7 @@ def _give_back(loads: list[Load], mta: Mta) -> None:
         mta.backlog.give_back(taken.unit)
 
 
-def _is_plain(envelope: Envelope, outcomes: list[Outcome]) -> bool:
+def _is_silent_end(envelope: Envelope, outcomes: list[Outcome]) -> bool:
     """The message has one recipient, and nobody asked to be told of a success."""
     recipients = envelope.recipients
     return len(outcomes) == len(recipients) == 1 and not recipients[0].notify
@@ -392,7 +392,7 @@ async def _drop(load: Load, mta: Mta) -> None:
         except Damaged as error:
             _set_aside(taken, error, mta)
             return
-    if outcomes[0].status is Status.DELIVERED and _is_plain(envelope, outcomes):
+    if outcomes[0].status is Status.DELIVERED and _is_silent_end(envelope, outcomes):
         _done(taken, envelope, outcomes, mta, "")
     else:
         await conclude(taken, envelope, outcomes, mta)

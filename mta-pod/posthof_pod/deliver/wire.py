@@ -167,10 +167,17 @@ class Wire(asyncio.Protocol):
         inbox += usual
         self.owed -= len(usual)
         missing = self._need - len(inbox)
-        if missing <= 0:
+        waiter = self._waiter
+        if missing > 0:
+            if waiter is not None:
+                self.deadline = self._time() + (self._last if missing == 1 else self._patience)
+        elif waiter is None or waiter.done():
             self._wake()
-        elif self._waiter is not None:
-            self.deadline = self._time() + (self._last if missing == 1 else self._patience)
+        else:
+            self.deadline = FOREVER
+            self._need = 0
+            self._waiter = None
+            waiter.set_result(None)
 
     def _hear(self, data: bytes) -> None:
         """Anything but whole replies that are owed."""

@@ -338,12 +338,16 @@ class Spool:
             if not lane.busy and lane.quiet is not None:
                 lane.quiet.set()
         if report is None and lane.counts[row] == 1 and settlement.done:
-            self._finish(lane, row, ref)
+            number = lane.numbers[row]
+            self._journal.settle_done(lane, number)
+            self._drop(lane, row, ref, number)
             return None
         states = self._states_after(lane, row, settlement)
         is_done = all(states[at] & IS_DONE for at in range(0, len(states), STATE.size))
         if report is None and is_done:
-            self._finish(lane, row, ref)
+            number = lane.numbers[row]
+            self._journal.settle_done(lane, number)
+            self._drop(lane, row, ref, number)
             return None
         return self._settle_slow(lane, row, (settlement, states, is_done), report, at_once)
 
@@ -351,13 +355,8 @@ class Spool:
         self._core.counters.late_settles += 1
         self._core.event("settled_late", ref=ref)
 
-    def _finish(self, lane: Lane, row: int, ref: int) -> None:
-        """Nothing is left to do for this message."""
-        number = lane.numbers[row]
-        self._journal.settle_done(lane, number)
-        self._drop(lane, row, ref, number)
-
     def _drop(self, lane: Lane, row: int, ref: int, number: int) -> None:
+        """Nothing is left to do for this message, and that is on record."""
         core = self._core
         core.counters.settled += 1
         if lane.flags[row] & BLOB:
