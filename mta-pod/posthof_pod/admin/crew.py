@@ -24,6 +24,8 @@ from posthof_pod.observe.metrics import merged
 STEADY = 60.0  # seconds of life after which a death counts as the first again
 DELAYS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # seconds until the restart, by deaths in a row
 HOPELESS = 4  # deaths in a row before anybody was ever ready: the house gives up
+SWAP = 60.0  # seconds a worker may take for another configuration
+BEGIN = 3600.0  # for its first: it reads its spool before it answers. Pings see whether it hangs
 QUIET = 1.0  # a seat that stays empty longer refuses connections meanwhile
 
 
@@ -42,6 +44,7 @@ class Seat:
         self.worker: WorkerProcess | None = None
         self.deaths = 0  # in a row
         self.given: set[SocketInfo] = set()  # what the present worker has
+        self.giving = asyncio.Lock()
 
 
 class Crew:
@@ -64,10 +67,10 @@ class Crew:
         self._module, self._output, self._log, self._clock = module, output, log, clock
         self._config: EngineConfig | None = None
         self._keys = Keys({}, {})
+        self._generation = 0  # of configurations given out; keys are part of them and not of the content hash
         self._was_ready: set[int] = set()
         self._departed: Stats = {}
         self._tasks: set[asyncio.Future[None]] = set()
-        self._swapping = asyncio.Lock()
 
     @property
     def workers(self) -> list[WorkerProcess]:
@@ -82,7 +85,7 @@ class Crew:
 
     def start(self, config: EngineConfig, keys: Keys) -> None:
         """Fill every seat. Returns at once; see `settled` and `hopeless`."""
-        self._config, self._keys = config, keys
+        self._use(config, keys)
         self.seats = [Seat(number + 1) for number in range(self.ports.copies)]
         for seat in self.seats:
             self._fill(seat)
@@ -105,12 +108,14 @@ class Crew:
         self._run(self._introduce(seat, worker))
 
     async def _introduce(self, seat: Seat, worker: WorkerProcess) -> None:
-        """The first configuration, with the sockets. One that cannot use it ends, and `_on_dead` goes on."""
-        async with self._swapping:
-            problem = await self._give(seat, worker)
-        if problem and worker.is_alive:
-            self.events.warned(f"worker {worker.name} cannot start: {problem}")
-            worker.kill()
+        """The first configuration, with the sockets; again where it changed while the worker read its spool.
+        One that cannot use it ends, and `_on_dead` goes on."""
+        while worker.is_alive and worker.generation != self._generation:
+            if problem := await self._give(seat, worker, within=BEGIN):
+                if worker.is_alive:
+                    self.events.warned(f"worker {worker.name} cannot start: {problem}")
+                    worker.kill()
+                return
 
     def _on_ready(self, worker: WorkerProcess) -> None:
         self.events.worker_ready(worker.name, worker.age)
@@ -183,42 +188,49 @@ class Crew:
     # ------------------------------------------------------------------ configuration
 
     async def swap(self, config: EngineConfig, keys: Keys) -> list[str]:
-        """Carry a configuration to all workers, with the sockets they lack. Returns problems."""
-        async with self._swapping:
-            self._config, self._keys = config, keys
-            living = [(seat, seat.worker) for seat in self.seats if seat.worker is not None and seat.worker.is_alive]
-            answers = await asyncio.gather(*(self._give(seat, worker) for seat, worker in living))
-        return [
-            f"worker {worker.name}: {problem}"
-            for (_, worker), problem in zip(living, answers, strict=True)
-            if problem
-        ]
+        """Carry a configuration to all workers, with the sockets they lack. Returns problems.
 
-    async def _give(self, seat: Seat, worker: WorkerProcess) -> str:
+        A worker that still begins is not waited for: `_introduce` gives it the newest when it is done.
+        """
+        self._use(config, keys)
+        seats = [seat for seat in self.seats if seat.worker is not None and seat.worker.generation]
+        living = [(seat, seat.worker) for seat in seats if seat.worker is not None and seat.worker.is_alive]
+        answers = await asyncio.gather(*(self._give(seat, worker, within=SWAP) for seat, worker in living))
+        problems = zip(living, answers, strict=True)
+        return [f"worker {worker.name}: {problem}" for (_, worker), problem in problems if problem]
+
+    def _use(self, config: EngineConfig, keys: Keys) -> None:
+        self._config, self._keys = config, keys
+        self._generation += 1
+
+    async def _give(self, seat: Seat, worker: WorkerProcess, *, within: float) -> str:
         """The present configuration to one worker, and the sockets it lacks. Returns what went wrong, or ""."""
         assert self._config is not None
-        sockets = self.ports.of(seat.number)
-        added = tuple(info for info in sockets if info not in seat.given)
-        removed = tuple(info for info in seat.given if info not in sockets)
-        swap = Swap(
-            config=msgspec.msgpack.encode(self._config),
-            secrets=self._keys.secrets,
-            certificates=self._keys.certificates,
-            revision=content_hash(self._config),
-            added=added,
-            removed=removed,
-        )
-        try:
-            await worker.swap(swap, [sockets[info] for info in added])
-        except Refused as error:
-            return str(error)
-        except TimeoutError:
-            return "no answer to a new configuration"
-        except ChannelClosed:
-            return "" if not worker.is_alive else "closed its channel"
-        seat.given |= set(added)
-        seat.given -= set(removed)
-        return ""
+        async with seat.giving:
+            sockets = self.ports.of(seat.number)
+            added = tuple(info for info in sockets if info not in seat.given)
+            removed = tuple(info for info in seat.given if info not in sockets)
+            generation = self._generation
+            swap = Swap(
+                config=msgspec.msgpack.encode(self._config),
+                secrets=self._keys.secrets,
+                certificates=self._keys.certificates,
+                revision=content_hash(self._config),
+                added=added,
+                removed=removed,
+            )
+            try:
+                await worker.swap(swap, [sockets[info] for info in added], within=within)
+            except Refused as error:
+                return str(error)
+            except TimeoutError:
+                return "no answer to a new configuration"
+            except ChannelClosed:
+                return "" if not worker.is_alive else "closed its channel"
+            worker.generation = generation
+            seat.given |= set(added)
+            seat.given -= set(removed)
+            return ""
 
     # ------------------------------------------------------------------ questions to all
 

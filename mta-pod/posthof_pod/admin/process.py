@@ -27,7 +27,6 @@ from posthof_pod.admin.channel import Channel, ChannelClosed, Refused, Swap, Wor
 
 PING = 5.0  # seconds
 STUCK = 6  # pings in a row without an answer
-SWAP = 60.0  # seconds a worker may take for a new configuration
 Stats = dict[str, int | float]
 
 
@@ -57,7 +56,8 @@ class WorkerProcess:
         self.number = number
         self.state = State.STARTING
         self.spool_id = ""  # its name in the spool, from `hello`
-        self.revision = ""  # the configuration it runs
+        self.revision = ""  # the content hash of the configuration it runs
+        self.generation = 0  # the crew's number of it; 0: none yet
         self.stats: Stats = {}  # the last it told
         self.started = time.monotonic()
         self.status: int | None = None
@@ -106,9 +106,9 @@ class WorkerProcess:
 
     # ------------------------------------------------------------------ what is asked of it
 
-    async def swap(self, swap: Swap, sockets: Sequence[socket.socket] = ()) -> None:
+    async def swap(self, swap: Swap, sockets: Sequence[socket.socket] = (), *, within: float) -> None:
         """Give it a configuration. Raises Refused (the old one stays), ChannelClosed, TimeoutError."""
-        await self.channel.ask("config", swap, within=SWAP, fds=[one.fileno() for one in sockets])
+        await self.channel.ask("config", swap, within=within, fds=[one.fileno() for one in sockets])
         self.revision = swap.revision
 
     async def refresh(self) -> None:

@@ -20,7 +20,7 @@ from .cache import Live
 from .core import Core
 from .lane import BLOB, NESTED, TRIED, Lane, LaneState, Segment
 from .liveness import Liveness, Verdict
-from .protocol import Folder, Holding, Steps, Vanished
+from .protocol import Call, Folder, Holding, Steps, Vanished
 from .replay import Replay
 from .volume import Disk
 
@@ -52,6 +52,7 @@ class Adopter:
         self._removable: dict[str, float] = {}  # dead workers no lane names -> when this was first seen
         self._last_thorough = float("-inf")
         self._lock = asyncio.Lock()
+        self._told = -1
         self.poisoned: set[str] = set()
         self.newer: set[str] = set()
         self.unowned = 0
@@ -114,6 +115,13 @@ class Adopter:
         await self._clean(peers, named)
         return taken
 
+    async def tell_load(self) -> None:
+        """Write our load where peers read it: a hint, in place, not synced."""
+        live = self._core.live
+        if live != self._told:
+            await self._core.io(_write_load(self._core.worker, live))
+            self._told = live
+
     async def _is_mine_to_take(self, name: str, holding: Holding, peers: Peers) -> bool:
         """Nobody works it, it is no poison, and no worker with less to do is there to take it."""
         core, holder = self._core, holding.holder
@@ -145,7 +153,9 @@ class Adopter:
                 break
             await asyncio.sleep(WAIT)
         try:
-            return await self.take(name, holding, is_proven=holding.holder not in peers.dead - peers.proven)
+            taken = await self.take(name, holding, is_proven=holding.holder not in peers.dead - peers.proven)
+            await self.tell_load()  # peers wait for us as long as our load seems the smaller one
+            return taken
         except Exception as error:  # whatever a lane holds, it must not stop us from taking the others
             core.event("take_over_failed", lane=name, error=repr(error))
             return 0
@@ -356,3 +366,14 @@ def _add(lane: Lane, entry: replay.Entry) -> int:
     if count > 1 and (message.settle is not None or accept.states):
         lane.multi[row] = bytearray(entry.states)
     return lane.ref(row)
+
+
+def _write_load(worker: str, live: int) -> Steps[None]:
+    """A hint for peers: in place, not synced."""
+    fd = yield Call("overwrite", (layout.load(worker),))
+    try:
+        yield Call("pwritev", (fd, [sharing.load_text(live)], 0))
+    except OSError:
+        yield Call("close", (fd,))
+        raise
+    yield Call("close", (fd,))

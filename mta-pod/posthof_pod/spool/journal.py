@@ -27,6 +27,7 @@ from .protocol import BlobFile, Log, Look, Removal, Turned, Write
 from .record import HEADER_BYTES, Start
 from .volume import Disk
 
+GATHER = 0.001  # seconds a turn waits for more messages while several senders wait at once
 APPEND_DELAY = 0.01  # seconds a settle waits for a turn to ride along before it is written by itself
 CLOSED_DELAY = 1.0  # seconds until the settles of a lane without new mail are synced
 SEALING = 128  # bytes kept free for the head and the foot of `end`
@@ -96,6 +97,7 @@ class Journal:
         self._is_busy = False
         self._is_urgent = False
         self._is_scheduled = False
+        self._crowd = 0  # messages the last turn with any made durable
         self._soon: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.is_fenced = False
@@ -181,9 +183,7 @@ class Journal:
         if segment is not None:
             segment.is_urgent = True
         self._is_urgent = True
-        if not self._is_busy and not self._is_scheduled:
-            self._is_scheduled = True
-            self._loop.call_soon(self._flush)
+        self._hurry()
 
     def add_blob(self, blob: BlobFile) -> None:
         """Sync this blob with the turn that writes its accept."""
@@ -231,9 +231,7 @@ class Journal:
                 segment.is_urgent = True
         self._waiters.append(future)
         self._is_urgent = True
-        if not self._is_busy and not self._is_scheduled:
-            self._is_scheduled = True
-            self._loop.call_soon(self._flush)
+        self._hurry()
         return future
 
     def _roll(self, lane: Lane, room: int) -> Segment:
@@ -266,6 +264,17 @@ class Journal:
         lane.next_k = start.k + 1
 
     # -- turns ------------------------------------------------------------------------------------------------------
+
+    def _hurry(self) -> None:
+        """Begin a turn soon: at the end of this turn of the loop, or GATHER later while several senders wait at once,
+        so that one write, sync and look serve more of them."""
+        if self._is_busy or self._is_scheduled:
+            return
+        self._is_scheduled = True
+        if self._crowd > 1:
+            self._loop.call_later(GATHER, self._flush)
+        else:
+            self._loop.call_soon(self._flush)
 
     def _tick(self) -> None:
         """The coarse timer of the settles' deadlines: one for all lanes."""
@@ -358,7 +367,7 @@ class Journal:
 
     def _go_on(self) -> None:
         if self._is_urgent:
-            self._flush()
+            self._hurry()
         elif self._touched and self._soon is None:
             self._soon = self._loop.call_later(APPEND_DELAY, self._flush)
 
@@ -367,9 +376,11 @@ class Journal:
         lane.failures = 0
         is_open = turned.look is Look.OPEN
         flags = lane.flags
+        accepted = 0
         for entry in entries:
             kind = entry[0]
             if kind == ACCEPTED:
+                accepted += 1
                 _, row, future, stored, blob = entry
                 if is_open and (blob is None or blob not in turned.failures):
                     flags[row] &= ~PENDING
@@ -382,6 +393,8 @@ class Journal:
                 entry[5]()
             elif kind == OTHER:
                 entry[1]()
+        if accepted:
+            self._crowd = accepted
 
     def _refuse(self, lane: Lane, row: int, future: asyncio.Future[Any], failure: Temporary) -> None:
         number = self._owner.refused(lane, row, future, failure)

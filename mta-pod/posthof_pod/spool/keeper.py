@@ -32,7 +32,6 @@ class Keeper:
         self._compactor = Compactor(core)
         self._sharer = Sharer(core, adopter)
         self._task: asyncio.Task[None] | None = None
-        self._told = -1
         self.late = 0.0
 
     async def start(self) -> None:
@@ -119,7 +118,7 @@ class Keeper:
     async def _round(self) -> None:
         core = self._core
         await self.space.watch()
-        await self._tell_load()
+        await self._adopter.tell_load()
         await self._adopter.scan()
         for lane in list(core.lanes.values()):
             if lane is not core.open_lane:
@@ -129,12 +128,6 @@ class Keeper:
             core.tidy(core.open_lane)
             await self._compactor.compact(core.open_lane)
         await self._sharer.round(self.late)
-
-    async def _tell_load(self) -> None:
-        live = self._core.live
-        if live != self._told:
-            await self._core.io(_write_load(self._core.worker, live))
-            self._told = live
 
 
 def _make_folders() -> Steps[None]:
@@ -148,14 +141,3 @@ def _make_folders() -> Steps[None]:
 
 def _make_worker(worker: str) -> Steps[None]:
     yield Call("mkdir", (layout.worker(worker),))
-
-
-def _write_load(worker: str, live: int) -> Steps[None]:
-    """A hint for peers: in place, not synced."""
-    fd = yield Call("overwrite", (layout.load(worker),))
-    try:
-        yield Call("pwritev", (fd, [sharing.load_text(live)], 0))
-    except OSError:
-        yield Call("close", (fd,))
-        raise
-    yield Call("close", (fd,))
