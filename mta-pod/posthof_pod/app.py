@@ -30,6 +30,7 @@ from posthof_pod.admin.desk import Desk
 from posthof_pod.admit.callout import Callout
 from posthof_pod.admit.gate import HouseGate
 from posthof_pod.admit.judge import Admission
+from posthof_pod.config.secrets import Secrets
 from posthof_pod.deliver.auth import Credentials
 from posthof_pod.deliver.connection import Connection
 from posthof_pod.deliver.maildir import MaildirDelivery
@@ -67,7 +68,7 @@ class Worker:
         self.ended: asyncio.Future[int] = self.loop.create_future()
         self.listeners: dict[SocketInfo, Listening] = {}
         self.contexts: dict[str, ssl.SSLContext] = {}
-        self.secrets: Mapping[str, bytes] = {}
+        self.secrets = Secrets()
         self.mta: flow.Mta
         self.gate: HouseGate
         self.callout: Callout
@@ -117,7 +118,7 @@ class Worker:
 
     async def _begin(self, config: EngineConfig, contexts: dict[str, ssl.SSLContext], swap: Swap) -> None:
         """The parts, in the order of a message's trip."""
-        self.contexts, self.secrets = contexts, swap.secrets
+        self.contexts, self.secrets = contexts, Secrets(swap.secrets)
         events = self.events
         self.resolution = assemble(config, rng=random.random)
         maildirs = MaildirDelivery(config.mail_root, config.hostname)
@@ -157,7 +158,7 @@ class Worker:
         if any(getattr(config, name) != getattr(mta.config, name) for name in _RESOLVES):
             self.resolution = assemble(config, rng=random.random)
             mta.pool.resolver = self.resolution.resolver
-        self.contexts, self.secrets = contexts, swap.secrets
+        self.contexts, self.secrets = contexts, Secrets(swap.secrets)
         mta.config, mta.admission, self.gate.admission = config, admission, admission
         mta.generation += 1
         mta.maildirs.root, mta.maildirs.hostname = config.mail_root, config.hostname
@@ -211,10 +212,7 @@ class Worker:
         username, password = destination.username, destination.password
         if username is None or password is None:
             return None
-        secrets = self.secrets
-        return Credentials(
-            secrets.get(f"{username.name}/{username.key}", b""), secrets.get(f"{password.name}/{password.key}", b"")
-        )
+        return Credentials(self.secrets.text(username), self.secrets.text(password))
 
     async def _ask_line(self, destination: Destination) -> Connection:
         """A session for a callout: the first host that answers."""

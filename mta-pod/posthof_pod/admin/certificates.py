@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from posthof_crds.engine import Certificate, EngineConfig
-from posthof_pod.admin.compiled import secret_key
+from posthof_pod.config.secrets import key
 from posthof_pod.listen import tls
 
 
@@ -64,7 +64,7 @@ def _given(certificate: Certificate, secrets: Mapping[str, bytes]) -> tls.Pair:
     if pair is None:
         raise LookupError("it names no files and no Secret")
     if pair.cert_secret is not None and pair.key_secret is not None:
-        return tls.Pair(secrets[secret_key(pair.cert_secret)], secrets[secret_key(pair.key_secret)])
+        return tls.Pair(secrets[key(pair.cert_secret)], secrets[key(pair.key_secret)])
     return tls.Pair(Path(pair.cert_file).read_bytes(), Path(pair.key_file).read_bytes())
 
 

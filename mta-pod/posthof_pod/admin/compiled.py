@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
-from posthof_crds.engine import EngineConfig, SecretRef
+from posthof_crds.engine import EngineConfig
+from posthof_pod.config import secrets
 
 SECONDS = 120.0
 
@@ -52,33 +52,14 @@ def compile_here(folder: Path, base: Path) -> Compiled:
         return Compiled(errors=[str(one) for one in invalid.errors], warnings=[str(one) for one in invalid.warnings])
     config = compile_manifests(manifests, base)
     found = Compiled(config, warnings=[str(one) for one in manifests.warnings])
-    for ref in dict.fromkeys(secret_refs(config)):
+    for ref in dict.fromkeys(secrets.refs(config)):
         try:
-            found.secrets[secret_key(ref)] = manifests.secret(ref)
+            found.secrets[secrets.key(ref)] = manifests.secret(ref)
         except LookupError as error:
             found.errors.append(str(error.args[0]))
     if found.errors:
         found.config = None
     return found
-
-
-def secret_key(ref: SecretRef) -> str:
-    return f"{ref.name}/{ref.key}"
-
-
-def secret_refs(part: object) -> Iterator[SecretRef]:
-    """Every SecretRef in a config, however deep."""
-    if isinstance(part, SecretRef):
-        yield part
-    elif isinstance(part, msgspec.Struct):
-        for name in part.__struct_fields__:
-            yield from secret_refs(getattr(part, name))
-    elif isinstance(part, tuple | list):
-        for one in part:
-            yield from secret_refs(one)
-    elif isinstance(part, dict):
-        for one in part.values():
-            yield from secret_refs(one)
 
 
 def main() -> int:
