@@ -54,6 +54,22 @@ from posthof_pod.spool.store import Spool
 STDOUT = 1
 LATE_EVERY = 1.0  # seconds between two words to the spool of how late the oldest ready mail is
 FENCED = 1  # exit status
+_SPOOL = {  # what of Spool.stats is shown, and how it is called
+    "live": "posthof_spool_messages",
+    "bytes": "posthof_spool_bytes",
+    "lanes": "posthof_spool_lanes",
+    "cached_bytes": "posthof_spool_cached_bytes",
+    "volume_free_bytes": "posthof_spool_free_bytes",
+    "turns": "posthof_spool_turns_total",
+    "turn_seconds": "posthof_spool_turn_seconds",
+    "look_age": "posthof_spool_look_age_seconds",
+    "unowned_lanes": "posthof_spool_unowned_lanes",
+    "poisoned_lanes": "posthof_spool_poisoned_lanes",
+    "is_full": "posthof_spool_is_full",
+    "torn": "posthof_spool_torn_total",
+    "compacted": "posthof_spool_compacted_total",
+    "removed_segments": "posthof_spool_removed_segments_total",
+}
 _RESOLVES = ("resolver", "hostname", "direct_port", "listeners")  # what a resolver is made of
 
 
@@ -276,21 +292,19 @@ class Worker:
         oldest = now - counts.oldest_ready if counts.oldest_ready != flow.FOREVER else 0.0
         stats.update(
             {
-                'posthof_queue_recipients{state="ready"}': counts.ready,
-                'posthof_queue_recipients{state="deferred"}': counts.deferred,
-                'posthof_queue_recipients{state="held"}': counts.held,
-                'posthof_queue_recipients{state="sending"}': counts.taken,
+                'posthof_queue_messages{state="ready"}': counts.ready,
+                'posthof_queue_messages{state="deferred"}': counts.deferred,
+                'posthof_queue_messages{state="held"}': counts.held,
+                'posthof_queue_messages{state="sending"}': counts.taken,
                 "posthof_queue_oldest_ready_seconds": max(0.0, oldest),
-                "posthof_queue_messages": self.mta.spool.live,
-                "posthof_outbound_sessions": self.mta.pool.open_sessions,
-                "posthof_inbound_sessions": sum(one.sessions for one in self.listeners.values()),
+                'posthof_sessions_open{direction="out"}': self.mta.pool.open_sessions,
+                'posthof_sessions_open{direction="in"}': sum(one.sessions for one in self.listeners.values()),
             }
         )
         spool = self.mta.spool.stats()
         duplicates = "posthof_possible_duplicates_total"
         stats[duplicates] = stats.get(duplicates, 0) + spool.pop("possible_duplicates", 0)
-        for name, value in spool.items():
-            stats[f"posthof_spool_{name}"] = value
+        stats.update({metric: spool[name] for name, metric in _SPOOL.items() if name in spool})
         return stats
 
     async def adopt(self, payload: Any) -> None:

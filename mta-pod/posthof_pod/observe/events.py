@@ -107,6 +107,8 @@ class Events:
         )
         line.size = envelope.size
         line.rule = rules_of(recipients)
+        if any([r.original for r in recipients]):
+            line.original = tuple(dict.fromkeys([r.original for r in recipients if r.original]))
         self._line(line)
 
     def refused(
@@ -156,13 +158,6 @@ class Events:
         line = Line(self._now(), "session_ended" if commands else "probe", self.worker)
         line.client, line.client_name, line.listener = client, client_name, listener
         line.count, line.seconds, line.tls, line.reason = messages, round(seconds, 3), tls, reason
-        self._line(line)
-
-    def redirected(self, envelope: Envelope, original: str, to: Sequence[str], rule: str) -> None:
-        """A rule sent what was for `original` to other addresses."""
-        line = self._about(envelope, "redirected", tuple(to))
-        line.rule, line.detail = rule, f"was for {original}"
-        self._count("posthof_redirected_total")
         self._line(line)
 
     # ------------------------------------------------------------------ a try ends
@@ -244,10 +239,9 @@ class Events:
         self._line(line, loud=bool(line.level))
 
     def uncertain(self, envelope: Envelope, recipients: Iterable[int], reason: Reason, detail: str = "") -> None:
-        """These recipients were tried and nobody knows the outcome (at replay, at a fence): they may get it twice."""
+        """These were tried and a replay found no outcome: they may get it twice. The spool has metered them."""
         line = self._about(envelope, "uncertain", addresses(envelope, recipients))
         line.reason, line.detail, line.level = reason, detail, WARNING
-        self.duplicates += len(line.to)
         self._finished[Status.UNCERTAIN] += len(line.to)
         self._line(line, loud=True)
 
@@ -266,7 +260,7 @@ class Events:
         self._line(line)
 
     def report_made(self, report: Envelope, kind: str, about: str) -> None:
-        """A delivery status notification (kind: failure, delay or success) about the message with id `about`."""
+        """A delivery status notification about the message with id `about`: failure, delay or success."""
         line = self._about(report, "report_made", addresses(report, range(len(report.recipients))))
         line.about, line.reason, line.size = about, kind, report.size
         self._count(f'posthof_reports_total{{kind="{kind}"}}')
@@ -278,12 +272,6 @@ class Events:
         line.reason, line.level = why, WARNING
         self._count("posthof_reports_dropped_total")
         self._line(line, loud=True)
-
-    def delay_told(self, envelope: Envelope, recipients: Iterable[int], report: str) -> None:
-        """The sender was told that these wait. `report`: the notice's queue id."""
-        line = self._about(envelope, "delay_told", addresses(envelope, recipients))
-        line.about = report
-        self._line(line)
 
     # ------------------------------------------------------------------ a person changes the queue
 
@@ -320,10 +308,6 @@ class Events:
         self._house("site_up", "posthof_sites_up_total", name=site)
 
     # ------------------------------------------------------------------ the spool
-
-    def replayed(self, messages: int, seconds: float, lanes: int) -> None:
-        """What the spool held at start is known again."""
-        self._house("replayed", "", name=f"{lanes} lanes", count=messages, seconds=seconds)
 
     def lane_adopted(self, lane: str, owner: str, messages: int, seconds: float) -> None:
         self._house(

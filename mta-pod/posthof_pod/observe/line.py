@@ -45,6 +45,7 @@ class Line(msgspec.Struct, omit_defaults=True, gc=False):
     count: int = -1
     seconds: float = -1.0
     detail: str = ""
+    original: tuple[str, ...] = ()  # what RCPT TO named, where an alias or a redirect changed it
     level: str = INFO
 
 
@@ -139,6 +140,8 @@ def _who(line: Line) -> list[str]:
     if line.to:
         more = f" and {len(line.to) - 3} more" if len(line.to) > 3 else ""
         parts.append("-> " + ", ".join(f"<{address}>" for address in line.to[:3]) + more)
+    if line.original:
+        parts.append(f"(for {', '.join(f'<{address}>' for address in line.original[:3])})")
     if line.client:
         parts.append(f"from {line.client_name}[{line.client}]" if line.client_name else f"from [{line.client}]")
     if line.relay:

@@ -70,7 +70,7 @@ def names(line: Line, wanted: str) -> bool:
     if wanted in (line.queue_id, line.about, line.message_id) or f"<{wanted}>" == line.message_id:
         return bool(wanted)
     folded = wanted.casefold()
-    addresses = [address.casefold() for address in (line.from_ or "", *line.to)]
+    addresses = [address.casefold() for address in (line.from_ or "", *line.to, *line.original)]
     if folded.startswith("@"):
         return any(address.endswith(folded) for address in addresses)
     return folded in addresses and bool(folded)
