@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import uvloop
+
 from kit.house import House
 from posthof_pod.observe.metrics import METRICS
 

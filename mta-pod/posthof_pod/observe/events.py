@@ -90,6 +90,8 @@ class Events:
         self.accepted_messages += 1
         self.accepted_recipients += len(recipients)
         self.accepted_bytes += envelope.size
+        first = recipients[0]
+        is_one = len(recipients) == 1
         line = Line(
             self._now(),
             "accepted",
@@ -97,7 +99,7 @@ class Events:
             envelope.id,
             envelope.message_id,
             envelope.sender,
-            (recipients[0].address,) if len(recipients) == 1 else tuple([r.address for r in recipients]),
+            (first.address,) if is_one else tuple([r.address for r in recipients]),
             envelope.client,
             envelope.client_name,
             listener,
@@ -106,8 +108,8 @@ class Events:
             tls,
         )
         line.size = envelope.size
-        line.rule = rules_of(recipients)
-        if any([r.original for r in recipients]):
+        line.rule = first.rule if is_one else rules_of(recipients)
+        if not is_one or first.original:
             line.original = tuple(dict.fromkeys([r.original for r in recipients if r.original]))
         self._line(line)
 
@@ -573,8 +575,6 @@ def addresses(envelope: Envelope, recipients: Iterable[int]) -> tuple[str, ...]:
 
 def rules_of(recipients: Sequence[Recipient]) -> str:
     """The policies that decided, each once, in order."""
-    if len(recipients) == 1:
-        return recipients[0].rule
     return ",".join(dict.fromkeys(r.rule for r in recipients if r.rule))
 
 
