@@ -135,7 +135,9 @@ def replayed(lives: Sequence[Live], mta: Mta) -> None:
     """Messages read back at start or taken over: they go on where their last settlement left them."""
     now = mta.clock()
     admission, add = mta.admission, mta.backlog.add
-    for ref, envelope, waiting, _ in lives:
+    for ref, envelope, waiting, is_tried in lives:
+        if is_tried:
+            mta.events.uncertain(envelope, [held.recipient for held in waiting], Reason.REPLAYED)
         groups: dict[tuple[Destination, float, int, bool], list[int]] = {}
         for held in waiting:
             destination = admission.destination(envelope, envelope.recipients[held.recipient])
@@ -410,10 +412,16 @@ async def _settle_with_report(taken: Taken, envelope: Envelope, result: plan.Pla
     committed = mta.spool.settle(taken.ref, settlement, report)
     if committed is not None and report is not None:
         made = report[0]
-        about = "delay" if result.delayed and not settlement.done else "report"
-        mta.events.report_made(made, about, envelope.id)
+        mta.events.report_made(made, _kind(result), envelope.id)
         committed.add_done_callback(lambda done: _follow_report(done, mta))
     _requeue(taken, envelope, settlement, mta)
+
+
+def _kind(result: plan.Plan) -> str:
+    """What a report is about, where it is about several things the worst of them."""
+    if any(outcome.status in (Status.FAILED, Status.EXPIRED) for outcome in result.outcomes):
+        return "failure"
+    return "delay" if result.delayed else "success"
 
 
 def _requeue(taken: Taken, envelope: Envelope, settlement: Settlement, mta: Mta) -> None:
