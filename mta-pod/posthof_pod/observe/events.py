@@ -196,7 +196,7 @@ class Events:
         count = len(same)
         to = recipients[index]
         now = self._now()
-        delay = int((self._wall - envelope.arrived) * 1000) / 1000
+        delay = int((self._wall - envelope.arrived) * 1000 + 0.5) / 1000
         line = Line(
             now,
             FINISHED[status],

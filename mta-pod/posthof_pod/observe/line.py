@@ -55,9 +55,11 @@ _decode = msgspec.json.Decoder(Line)
 
 def encode_onto(line: Line, lines: bytearray) -> None:
     """Append the line and its newline to `lines`. Text that is not Unicode (surrogates) is mended, never raised."""
+    begin = len(lines)
     try:
         _encode.encode_into(line, lines, -1)
     except UnicodeEncodeError:
+        del lines[begin:]
         _encode.encode_into(_mended(line), lines, -1)
     lines += b"\n"
 

@@ -14,6 +14,7 @@ from posthof_pod.observe.line import Line, decode
 
 LINES = 20_000
 BYTES = 8 * 1024 * 1024
+FEW = 16  # ids that are looked for one by one; for more, every line is read
 
 
 class Ring:
@@ -38,17 +39,22 @@ class Ring:
         """The lines of every message that `wanted` names, oldest first, at most the newest `limit`.
 
         `wanted` is a queue id, an address, a domain with its `@`, or a Message-ID. First the messages are found, then
-        all their lines, because not every line of a message names its sender and recipients.
+        all their lines, because not every line of a message names its sender and recipients; then the reports about
+        them, and so on.
         """
         blocks = [block for _, block in self._blocks]
         needle = wanted.lower().encode("utf-8", "replace")
-        direct = [line for line in _lines(blocks, [needle]) if names(line[1], wanted)]
-        ids = {key for _, line in direct for key in (line.queue_id, line.about) if key}
-        if not ids:
-            return [raw for raw, _ in direct[-limit:]]
-        wholes = _lines(blocks, [needle, *(f'"{one}"'.encode() for one in ids)] if len(ids) < 16 else [])
-        found = [raw for raw, line in wholes if line.queue_id in ids or line.about in ids or names(line, wanted)]
-        return found[-limit:]
+        found = [line for line in _lines(blocks, [needle]) if names(line[1], wanted)]
+        ids: set[str] = set()
+        while more := {key for _, line in found for key in (line.queue_id, line.about) if key} - ids:
+            ids |= more
+            wholes = _lines(blocks, [needle, *(f'"{one}"'.encode() for one in ids)] if len(ids) < FEW else [])
+            found = [
+                (raw, line)
+                for raw, line in wholes
+                if line.queue_id in ids or line.about in ids or names(line, wanted)
+            ]
+        return [raw for raw, _ in found[-limit:]]
 
 
 def _lines(blocks: list[bytes], needles: list[bytes]) -> Iterator[tuple[bytes, Line]]:
