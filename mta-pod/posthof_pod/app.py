@@ -404,6 +404,7 @@ async def serve(start: WorkerStart) -> int:
         signal.signal(ignored, signal.SIG_IGN)  # the supervisor's, which passes them on as words
     worker = Worker(start)
     status = await worker.ended
+    worker.channel.tell("stats", await worker.stats(None))
     worker.events.close()
     sys.stdout.flush()
     return status

@@ -302,4 +302,5 @@ def test_every_way_to_tell_something_makes_a_line_a_machine_reads() -> None:
     told = [json.loads(raw) for _, block in events.ring._blocks for raw in block.splitlines()]
     assert len(told) == len(events.lines) == 38
     assert all(one["time"] and one["event"] for one in told)
+    assert not any(value in (-1, "") for one in told for key, value in one.items() if key != "from")
     assert len(events.stats()) > 30

@@ -18,6 +18,7 @@ What is said
   to the supervisor
                   tell hello    {"spool": worker id in the spool}
                   tell ready    {}: it listens and delivers
+                tell stats    dict[str, number]: its last, before it ends
 
 Rules of this file
 - `ping` is answered here, without a task: it shows that the event loop turns.
@@ -149,8 +150,14 @@ class Channel:
         finally:
             self._asked.pop(number, None)
 
+    def finish(self) -> None:
+        """The other end has died: hear what it said last, then close."""
+        while self.is_open and self._readable():
+            pass
+        self.close()
+
     def close(self) -> None:
-        """End it: what was asked fails, handlers that run are cancelled."""
+        """End it: what was asked fails; handlers that run go on, their answers go nowhere."""
         if not self.is_open:
             return
         self.is_open = False
@@ -163,8 +170,6 @@ class Channel:
         for future in self._asked.values():
             if not future.done():
                 future.set_exception(ChannelClosed("the other end is gone"))
-        for task in self._tasks:
-            task.cancel()
         if self._on_close is not None:
             self._on_close()
 
@@ -199,11 +204,12 @@ class Channel:
 
     # ------------------------------------------------------------------ reading
 
-    def _readable(self) -> None:
+    def _readable(self) -> bool:
+        """Read once; False: there was nothing."""
         try:
             data, ancillary, _, _ = self._end.recvmsg(PIECE, socket.CMSG_SPACE(MAX_FDS * 4), socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
-            return
+            return False
         except OSError:
             data, ancillary = b"", []
         for level, kind, content in ancillary:
@@ -213,9 +219,10 @@ class Channel:
                 self._descriptors.extend(received)
         if not data:
             self.close()
-            return
+            return False
         self._received += data
         self._frames()
+        return True
 
     def _frames(self) -> None:
         start, received = 0, self._received

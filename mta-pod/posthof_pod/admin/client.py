@@ -79,17 +79,21 @@ def _refusal(status: int, content: bytes) -> str:
     return text or f"the admin API answered {status}"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of every command that asks a running house."""
+def add_arguments(parser: argparse.ArgumentParser, *, again: bool = False) -> None:
+    """The options of every command that asks a running house. `again`: below a parser that has them already, so
+    that they may stand behind the action too."""
+    default = argparse.SUPPRESS if again else None
     parser.add_argument(
-        "-f", "--folder", metavar="DIR", help="the manifests it runs: address and token are found there"
+        "-f", "--folder", metavar="DIR", default=default, help="the manifests it runs: they name address and token"
     )
-    parser.add_argument("--admin", metavar="URL", help=f"its admin API (default: POSTHOF_ADMIN, or {DEFAULT})")
+    parser.add_argument(
+        "--admin", metavar="URL", default=default, help=f"its admin API (default: POSTHOF_ADMIN, or {DEFAULT})"
+    )
 
 
 def connect(args: argparse.Namespace) -> AdminClient:
     """The client that the options, the environment and the defaults mean. Raises AdminError."""
-    given = args.admin or os.environ.get("POSTHOF_ADMIN") or os.environ.get("POSTHOF_URL", "")
+    given = args.admin or os.environ.get("POSTHOF_ADMIN", "")
     state = os.environ.get("POSTHOF_STATE", "")
     if args.folder:
         address, folder_state = _described(Path(args.folder))

@@ -77,7 +77,9 @@ class WorkerProcess:
                 pass_fds=(theirs.fileno(),),
                 process_group=0,
             )
-        self.channel = Channel(ours, {"hello": self._hello, "ready": self._ready}, on_error=on_error)
+        self.channel = Channel(
+            ours, {"hello": self._hello, "ready": self._ready, "stats": self._last}, on_error=on_error
+        )
         self._pidfd = os.pidfd_open(self.pid)
         self._loop.add_reader(self._pidfd, self._reap)
 
@@ -154,6 +156,10 @@ class WorkerProcess:
             self.state = State.READY
             self._on_ready(self)
 
+    async def _last(self, payload: Stats) -> None:
+        """It is about to end: what it counted since it was asked last must not be lost."""
+        self.stats = payload
+
     def _reap(self) -> None:
         status = self._process.poll()
         if status is None:
@@ -161,6 +167,10 @@ class WorkerProcess:
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
         self.status, self.state = status, State.DEAD
-        self.channel.close()
+        self.channel.finish()
+        self._loop.call_soon(self._bury)
+
+    def _bury(self) -> None:
+        """After its last words were heard."""
         self.gone.set()
         self._on_dead(self)

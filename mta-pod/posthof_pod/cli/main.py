@@ -28,6 +28,8 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments == ["version"]:
+        arguments = ["--version"]
     parser = argparse.ArgumentParser("posthof", description="A mail transfer agent that runs from manifests.")
     parser.add_argument("--version", action="version", version=f"posthof {_version()}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)

@@ -41,6 +41,8 @@ def add_parser(subparsers: Any) -> None:
         change.add_argument("ids", metavar="ID", nargs="*", help="messages by their ids")
         _add_filter(change)
         change.add_argument("--all", action="store_true", help="every message")
+    for action in actions.choices.values():
+        client.add_arguments(action, again=True)
     parser.set_defaults(run=run)
 
 

@@ -18,8 +18,14 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("up", help="run the manifests of a folder, in the foreground")
     parser.add_argument("-f", "--folder", metavar="DIR", required=True, help="the folder of manifests")
     parser.add_argument("--log", metavar="FILE", default="", help="write the log there (default: standard output)")
-    parser.add_argument("--workers", metavar="N", type=int, default=0, help="processes (default: as the MTA says)")
+    parser.add_argument("--workers", metavar="N", type=_count, default=0, help="processes (default: as the MTA says)")
     parser.set_defaults(run=run)
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 256):
+        raise argparse.ArgumentTypeError("a number from 1 to 256")
+    return int(text)
 
 
 class FolderSource:
@@ -45,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
     import uvloop
 
     from posthof_pod.admin.prepare import CannotStart, Prepared
+    from posthof_pod.admin.privileges import CannotDrop
 
     folder = Path(args.folder)
     source = FolderSource(folder, Path.cwd())
@@ -56,19 +63,27 @@ def run(args: argparse.Namespace) -> int:
             print(f"error: {error}", file=sys.stderr)
         return 1
     try:
-        output = _open_log(args.log)
+        output = _open_log(args.log, compiled.config.user)
         prepared = Prepared(compiled.config, compiled.secrets, args.workers)
-    except (CannotStart, OSError) as error:
+    except (CannotStart, CannotDrop, OSError) as error:
         print(f"posthof cannot start: {error}", file=sys.stderr)
         return 1
     path = os.path.abspath(args.log) if args.log else ""
     return uvloop.run(_serve(prepared, source, output, path, args.folder))
 
 
-def _open_log(path: str) -> int:
+def _open_log(path: str, user: str) -> int:
+    """The descriptor lines go to. A file made here is the user's who will open it again after a rotation."""
+    from posthof_pod.admin.privileges import account
+
     if not path:
         return sys.stdout.fileno()
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+    is_new = not os.path.exists(path)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+    owner = account(user)
+    if is_new and owner is not None:
+        os.fchown(descriptor, owner.pw_uid, owner.pw_gid)
+    return descriptor
 
 
 async def _serve(prepared: Any, source: FolderSource, output: int, path: str, folder: str) -> int:

@@ -357,7 +357,7 @@ class Events:
         self._house("listener_closed", "", name=name, detail=address)
 
     def worker_started(self, name: str, pid: int) -> None:
-        self._house("worker_started", "posthof_worker_starts_total", name=name, count=pid)
+        self._house("worker_started", "posthof_worker_starts_total", name=name, pid=pid)
 
     def worker_ready(self, name: str, seconds: float) -> None:
         self._house("worker_ready", "", name=name, seconds=seconds)
@@ -367,7 +367,8 @@ class Events:
             "worker_died",
             "posthof_worker_deaths_total",
             name=name,
-            detail=f"{how} (pid {pid}); starts again in {restart_in:.1f} s",
+            pid=pid,
+            detail=f"{how}; starts again in {restart_in:.1f} s",
             level=ERROR,
         )
 
@@ -547,6 +548,7 @@ class Events:
         reason: str = "",
         size: int = -1,
         count: int = -1,
+        pid: int = -1,
         seconds: float = -1.0,
         detail: str = "",
         level: str = INFO,
@@ -555,7 +557,9 @@ class Events:
             self._count(counter)
         line = Line(self._now(), event, self.worker, queue_id, name=name, role=role, relay=relay, reply=reply)
         line.reason, line.size, line.count, line.detail, line.level = reason, size, count, detail, level
-        line.seconds = round(seconds, 3)
+        line.pid = pid
+        if seconds >= 0:
+            line.seconds = round(seconds, 3)
         self._line(line, loud=bool(level))
 
     def _count(self, counter: str) -> None:

@@ -42,7 +42,8 @@ class Line(msgspec.Struct, omit_defaults=True, gc=False):
     due: str = ""  # the next try
     about: str = ""  # another message's queue id: the one a report is about
     name: str = ""  # what a house event is about: a lane, a segment, a site, a listener
-    count: int = -1
+    count: int = -1  # how many messages (lines, where lines are lost)
+    pid: int = -1
     seconds: float = -1.0
     detail: str = ""
     original: tuple[str, ...] = ()  # what RCPT TO named, where an alias or a redirect changed it
@@ -154,7 +155,8 @@ def _who(line: Line) -> list[str]:
 def _how(line: Line) -> list[str]:
     parts = [f"at {line.stage}" if line.stage else "", line.tls, f"rule {line.rule}" if line.rule else ""]
     parts += [line.reason, f"about {line.about}" if line.about else ""]
-    parts += [f"{line.count}" if line.count >= 0 else "", size_text(line.size) if line.size >= 0 else ""]
+    parts += [f"{line.count}" if line.count >= 0 else "", f"pid {line.pid}" if line.pid >= 0 else ""]
+    parts += [size_text(line.size) if line.size >= 0 else ""]
     parts.append(f"after {span_text(line.delay)}" if line.delay >= 0 else "")
     parts.append(f"in {span_text(line.seconds)}" if line.seconds >= 0 else "")
     parts.append(f"try {line.attempts}" if line.attempts else "")
