@@ -8,6 +8,7 @@ Rules of this file
   it, or `undo` gives it back.
 - The supervisor binds and keeps a copy; the worker calls listen(). A copy keeps the socket listening after the
   worker has gone: connections wait in its queue for the next one. `quieten` ends that (connections are refused).
+- Only a port that was asked for by its number survives `quieten`: the kernel's choice is bound again by number.
 - SO_REUSEPORT would let a second Posthof share our ports without a word, so an address is first bound without it.
 """
 
@@ -66,13 +67,12 @@ def bind(address: Address, copies: int) -> tuple[Address, list[socket.socket]]:
     try:
         with _socket(address) as probe:
             probe.bind((address.host, address.port))
+            address = address._replace(port=probe.getsockname()[1])
         for _ in range(copies):
             one = _socket(address)
             bound.append(one)
             one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             one.bind((address.host, address.port))
-            if not address.port:
-                address = address._replace(port=one.getsockname()[1])
     except OSError as error:
         for one in bound:
             one.close()
