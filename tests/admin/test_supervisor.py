@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from kit.supervised import Supervised, free_port
+from posthof_pod.admin import crew, process
 from posthof_pod.admin.prepare import CannotStart
 
 
@@ -137,6 +139,151 @@ def test_two_houses_do_not_share_a_state_folder(tmp_path: Path) -> None:
     run(act)
 
 
+def test_a_worker_that_dies_again_and_again_listens_again_after_the_pause(tmp_path: Path) -> None:
+    async def act() -> None:
+        async with Supervised(tmp_path, workers=1) as house:
+            for deaths in (1, 2, 3):
+                await house.ready()
+                os.kill(house.supervisor.crew.workers[0].pid, signal.SIGKILL)
+                await house.until(lambda deaths=deaths: house.names().count("worker_died") == deaths)
+            await house.ready()
+            assert int(await house.greeting(house.ports[0])) == house.supervisor.crew.workers[0].pid
+
+    run(act)
+
+
+def test_a_worker_whose_loop_does_not_turn_is_killed_and_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "PING", 0.1)
+    monkeypatch.setattr(crew, "PING", 0.1)
+
+    async def act() -> None:
+        async with Supervised(tmp_path, workers=1) as house:
+            await house.ready()
+            pid = house.supervisor.crew.workers[0].pid
+            house.supervisor.crew.workers[0].channel.tell("hang")
+            await house.until(lambda: "worker_stuck" in house.names())
+            await house.ready()
+            assert house.supervisor.crew.workers[0].pid != pid
+
+    run(act)
+
+
+def test_the_counts_of_the_dead_stay_in_the_sum_with_their_last_words(tmp_path: Path) -> None:
+    async def act() -> None:
+        async with Supervised(tmp_path) as house:
+            await house.ready()
+            assert "posthof_messages_accepted_total 10.0" in (await house.get("/metrics"))[1]
+            house.supervisor.crew.workers[0].channel.tell("end")
+            await house.until(lambda: "worker_died" in house.names())
+            await house.until(lambda: len(house.supervisor.crew.ready) == 2)
+            metrics = (await house.get("/metrics"))[1]
+            assert "posthof_messages_accepted_total 17.0" in metrics
+            assert 'posthof_queue_messages{state="ready"} 2.0' in metrics
+
+    run(act)
+
+
+def test_a_hang_up_reads_the_manifests_and_opens_the_log_again(tmp_path: Path) -> None:
+    async def act() -> None:
+        async with Supervised(tmp_path) as house:
+            await house.ready()
+            house.write("new.house.test")
+            os.kill(os.getpid(), signal.SIGHUP)
+            await house.until(lambda: house.supervisor.config.hostname == "new.house.test")
+            assert len([what for what in await house.journal() if what.startswith("reopen")]) == 2
+
+    run(act)
+
+
+def test_a_change_of_the_folder_needs_no_signal(tmp_path: Path) -> None:
+    async def act() -> None:
+        async with Supervised(tmp_path) as house:
+            await house.ready()
+            house.write("new.house.test")
+            house.announce()
+            await house.until(lambda: "config_swapped" in house.names())
+
+    run(act)
+
+
+def test_a_listener_that_is_taken_out_lets_nobody_in_and_one_that_is_renamed_goes_on(tmp_path: Path) -> None:
+    async def act() -> None:
+        house = Supervised(tmp_path)
+        house.ports.append(free_port())
+        house.write()
+        async with house:
+            await house.ready()
+            gone = house.ports.pop()
+            house.write(prefix="other")
+            assert await house.supervisor.reload() == []
+            assert (await house.greeting(house.ports[0])).isdigit()
+            with pytest.raises(ConnectionRefusedError):
+                await house.greeting(gone)
+            assert house.names().count("listener_closed") == 2
+
+    run(act)
+
+
+def test_a_port_that_cannot_be_bound_refuses_the_whole_change(tmp_path: Path) -> None:
+    async def act() -> None:
+        async with Supervised(tmp_path) as house:
+            await house.ready()
+            taken = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+            async with taken:
+                house.ports.append(taken.sockets[0].getsockname()[1])
+                house.write("new.house.test")
+                assert any("in use" in problem for problem in await house.supervisor.reload())
+            assert house.supervisor.config.hostname == "mail.house.test"
+            assert (await house.greeting(house.ports[0])).isdigit()
+
+    run(act)
+
+
+def test_what_only_a_start_can_change_is_named_and_the_rest_is_taken(tmp_path: Path) -> None:
+    async def act() -> None:
+        async with Supervised(tmp_path) as house:
+            await house.ready()
+            house.http, before = free_port(), house.http
+            house.write("new.house.test")
+            house.http = before
+            assert await house.supervisor.reload() == []
+            assert house.supervisor.config.hostname == "new.house.test"
+            assert house.supervisor.config.http.port == before
+            assert [event["detail"] for event in house.log if event["event"] == "restart_needed"] == ["http"]
+            assert (await house.get("/api/v1/config"))[1]["restart_needed_for"] == ["http"]
+
+    run(act)
+
+
+def test_a_second_stop_does_not_wait(tmp_path: Path) -> None:
+    async def act() -> None:
+        async with Supervised(tmp_path, hostname="stubborn.house.test") as house:
+            await house.ready()
+            house.supervisor.stop("first")
+            house.supervisor.stop("second")
+            assert await asyncio.wait_for(asyncio.shield(house.running), 30) == 0
+        assert "warning" not in house.names()
+
+    run(act)
+
+
+def test_systemd_is_told_when_it_is_up_reloads_and_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def act() -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+            listening.bind(str(tmp_path / "notify"))
+            listening.setblocking(False)
+            monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+            async with Supervised(tmp_path) as house:
+                await house.until(lambda: "started" in house.names())
+                await house.supervisor.reload()
+            told = [listening.recv(1000).decode().splitlines()[0] for _ in range(4)]
+            assert told == ["READY=1", "RELOADING=1", "READY=1", "STOPPING=1"]
+
+    run(act)
+
+
 # ---- the admin API
 
 
@@ -152,6 +299,59 @@ def test_what_changes_something_needs_the_token(tmp_path: Path) -> None:
             status, said = await house.get("/api/v1/queue/hold", right, method="POST", body=body)
             assert (status, said["count"]) == (200, 1)
             assert (await house.get("/api/v1/queue/lane1-1/content"))[0] == 401
+
+    run(act)
+
+
+def test_with_the_token_the_queue_changes_and_mail_is_shown(tmp_path: Path) -> None:
+    async def act() -> None:
+        async with Supervised(tmp_path) as house:
+            await house.ready()
+            body = '{"all": true}'
+            status, said = await house.get("/api/v1/queue/hold", house.token, method="POST", body=body)
+            assert (status, said) == (200, {"action": "hold", "count": 2, "missing": []})
+            assert (await house.get("/api/v1/queue?state=held"))[1]["total"] == 2
+            assert "hello" in (await house.get("/api/v1/queue/lane2-1/content", house.token))[1]
+            assert (await house.get("/api/v1/reload", house.token, method="POST"))[0] == 200
+
+    run(act)
+
+
+def test_a_question_that_makes_no_sense_is_answered_with_what_would(tmp_path: Path) -> None:
+    async def act() -> None:
+        async with Supervised(tmp_path) as house:
+            await house.ready()
+            for path, hint in (
+                ("/api/v1/queue?state=odd", "ready"),
+                ("/api/v1/queue?sendr=x", "sender"),
+                ("/api/v1/queue?limit=many", "a number"),
+                ("/api/v1/trace", "an address"),
+            ):
+                status, said = await house.get(path)
+                assert status == 400
+                assert hint in said["error"]
+            for path, body, status in (
+                ("/api/v1/queue/hold", "{}", 400),
+                ("/api/v1/queue/hold", '{"sendr": "x"}', 400),
+                ("/api/v1/queue/hold", "nonsense", 400),
+                ("/api/v1/queue/explode", '{"all": true}', 404),
+            ):
+                assert (await house.get(path, house.token, method="POST", body=body))[0] == status
+            assert (await house.get("/api/v1/queue", method="DELETE"))[0] == 405
+            assert "internal_error" not in house.names()
+
+    run(act)
+
+
+def test_a_trace_is_in_the_order_of_time_and_says_what_is_queued(tmp_path: Path) -> None:
+    async def act() -> None:
+        async with Supervised(tmp_path) as house:
+            await house.ready()
+            _, said = await house.get("/api/v1/trace?q=lane2-1")
+            assert [event["queue_id"] for event in said["events"]] == ["lane1-1", "lane2-1"]
+            assert [item["id"] for item in said["queued"]] == ["lane2-1"]
+            _, said = await house.get("/api/v1/trace?q=b@example.net")
+            assert [item["id"] for item in said["queued"]] == ["lane1-1", "lane2-1"]
 
     run(act)
 

@@ -46,6 +46,7 @@ class FakeWorker:
             "queue.delete": self.count,
             "trace.search": self.search,
             "hang": self.hang,
+            "end": self.leave,
         }
         self.channel = worker_channel(start, handlers, on_close=self.end.set)
         self.channel.tell("hello", {"spool": f"spool-of-{os.getpid()}"})
@@ -123,6 +124,11 @@ class FakeWorker:
             return [msgspec.json.encode({"time": self.start.name, "event": one}) for one in self.journal]
         time_ = f"2026-01-01T00:00:0{self.start.name}.000Z"
         return [msgspec.json.encode({"time": time_, "event": "accepted", "queue_id": f"lane{self.start.name}-1"})]
+
+    async def leave(self, payload: object) -> None:
+        """End unasked, with last words."""
+        self.channel.tell("stats", {"posthof_messages_accepted_total": 7})
+        self.end.set()
 
     async def hang(self, payload: object) -> None:
         time.sleep(3600)  # noqa: ASYNC251 -- a loop that does not turn is what this is for

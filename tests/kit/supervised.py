@@ -59,10 +59,21 @@ class Supervised:
         self._workers = workers
         self._changed = asyncio.Event()
 
-    def write(self, hostname: str, more: str = "") -> None:
-        lines = [f"    - {{name: l{p}, role: MX, address: 127.0.0.1, port: {p}}}" for p in self.ports]
+    def write(self, hostname: str = "mail.house.test", more: str = "", *, prefix: str = "l") -> None:
+        """The MTA, with a listener `<prefix><port>` for each of `ports`; `more` goes behind it."""
+        lines = [f"    - {{name: {prefix}{p}, role: MX, address: 127.0.0.1, port: {p}}}" for p in self.ports]
         text = MTA.format(hostname=hostname, listeners="\n".join(lines), http=self.http)
         (self.manifests / "mta.yaml").write_text(text + more)
+
+    @property
+    def token(self) -> str:
+        """The header that proves who may change something."""
+        return f"Authorization: Bearer {self.supervisor.token}"
+
+    async def journal(self) -> list[str]:
+        """What the workers were told."""
+        _, said = await self.get("/api/v1/trace?q=journal")
+        return [event["event"] for event in said["events"]]
 
     def load(self) -> Compiled:
         return compile_here(self.manifests, self.folder)
@@ -70,6 +81,10 @@ class Supervised:
     async def changed(self) -> None:
         await self._changed.wait()
         self._changed.clear()
+
+    def announce(self) -> None:
+        """What a watcher of the folder would say now."""
+        self._changed.set()
 
     async def __aenter__(self) -> Self:
         compiled = self.load()

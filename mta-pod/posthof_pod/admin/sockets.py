@@ -103,8 +103,8 @@ def _why(address: Address, error: OSError) -> str:
         return f"{what} is in use: another mail server, or another posthof. `ss -ltnp` shows which"
     if error.errno == errno.EACCES:
         return (
-            f"{what} needs a privilege: ports below 1024 are for root. Start as root with `user` in the MTA "
-            "(it drops to it), or give CAP_NET_BIND_SERVICE (the systemd unit does)"
+            f"{what} needs a privilege that only a start as root has (with `user` in the MTA it is dropped then), "
+            "or CAP_NET_BIND_SERVICE"
         )
     if error.errno == errno.EADDRNOTAVAIL:
         return f"{what} is no address of this machine"

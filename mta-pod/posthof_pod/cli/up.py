@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from posthof_pod.admin.supervisor import Supervisor
 
 
+STDOUT = 1
+
+
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("up", help="run the manifests of a folder, in the foreground")
     parser.add_argument("-f", "--folder", metavar="DIR", required=True, help="the folder of manifests")
@@ -77,7 +80,7 @@ def _open_log(path: str, user: str) -> int:
     from posthof_pod.admin.privileges import account
 
     if not path:
-        return sys.stdout.fileno()
+        return STDOUT
     is_new = not os.path.exists(path)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
     owner = account(user)
