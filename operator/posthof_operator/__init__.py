@@ -1,0 +1,1 @@
+"""The operator: custom resources -> what the cluster shall hold. Never on a message's path."""
