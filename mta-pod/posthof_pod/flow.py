@@ -201,7 +201,7 @@ async def attempt(due: list[Taken], connection: Connection | None, mta: Mta) -> 
             _give_back(loads[n:], mta)
             return False
         outcomes = await connection.send(outgoing, loads[n + 1][2] if n < last else None)
-        if outcomes[0].status is _RELAYED and _is_silent_end(stored.envelope, outcomes):
+        if outcomes[0].status in _TAKEN and _is_silent_end(stored.envelope, outcomes):
             _done(taken, stored.envelope, outcomes, mta, connection.tls)
             continue
         if _was_false_start(connection, outcomes):  # the pool tries the next host, within the bounds of one try
@@ -497,6 +497,6 @@ def _follow_report(done: asyncio.Future[Stored], mta: Mta) -> None:
     enqueue(stored.ref, stored.envelope, mta.admission.shares(stored.envelope), mta, is_tried=True)
 
 
-_RELAYED = Status.RELAYED  # an enum's member costs a look-up in its class
+_TAKEN = (Status.RELAYED, Status.DELIVERED)  # an enum's member costs a look-up in its class
 _BROKEN = frozenset({Reason.PEER_CLOSED, Reason.PEER_TIMEOUT, Reason.PEER_BROKEN})
 _SILENT = frozenset({Status.DELIVERED, Status.RELAYED, Status.DEFERRED, Status.UNCERTAIN, Status.HELD})

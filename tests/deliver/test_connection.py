@@ -425,7 +425,7 @@ def test_lmtp_gives_each_recipient_its_own_reply_after_the_dot(tmp_path):
     for path in (None, tmp_path / "lmtp"):
         peer = Peer({"DOT": (DEFAULT, "452 4.2.2 full", "550 5.2.1 closed")}, lmtp=True, path=path)
         [outcomes] = send(peer, mail("a@x.test", "b@x.test", "c@x.test"))
-        assert statuses(outcomes) == [RELAYED, DEFERRED, FAILED]
+        assert statuses(outcomes) == [Status.DELIVERED, DEFERRED, FAILED]
         assert outcomes[0].reply == "250 2.1.5 <a@x.test> stored"
         assert peer.transcript[0] == b"LHLO me.test"
     assert outcomes[0].host == f"peer.test[{path}]"
@@ -434,7 +434,7 @@ def test_lmtp_gives_each_recipient_its_own_reply_after_the_dot(tmp_path):
 def test_lmtp_recipients_whose_reply_is_missing_are_uncertain_the_others_are_not():
     peer = Peer({"DOT": (DEFAULT, Say("550 5.2.1 closed", CLOSE), DEFAULT)}, lmtp=True)
     [outcomes] = send(peer, mail("a@x.test", "b@x.test", "c@x.test"))
-    assert statuses(outcomes) == [RELAYED, FAILED, Status.UNCERTAIN]
+    assert statuses(outcomes) == [Status.DELIVERED, FAILED, Status.UNCERTAIN]
 
 
 def test_lmtp_has_no_helo():

@@ -265,7 +265,7 @@ def test_lmtp_verdicts_go_to_the_accepted_recipients_in_order():
     made = transaction(4)
     made.read_envelope([OK, OK, reply(550), OK, OK])
     made.read_final([OK, reply(452)], is_lmtp=True)
-    assert statuses(made) == [Status.RELAYED, Status.FAILED, Status.DEFERRED, None]
+    assert statuses(made) == [Status.DELIVERED, Status.FAILED, Status.DEFERRED, None]
 
 
 # --- content

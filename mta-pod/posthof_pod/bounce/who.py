@@ -94,10 +94,9 @@ def _action(notify: int, outcome: Outcome, delayed: Collection[int], is_automati
     if notify & Notify.NEVER:
         return None
     status = outcome.status
-    if status is Status.DELIVERED:
-        return Action.DELIVERED if notify & Notify.SUCCESS else None
-    if status is Status.RELAYED:
-        return Action.RELAYED if notify & Notify.SUCCESS and not outcome.dsn_relayed else None
+    if status in (Status.DELIVERED, Status.RELAYED):
+        is_asked = notify & Notify.SUCCESS and not outcome.dsn_relayed  # else the peer tells
+        return (Action.DELIVERED if status is Status.DELIVERED else Action.RELAYED) if is_asked else None
     if status in (Status.FAILED, Status.EXPIRED):
         return Action.FAILED if notify == Notify.UNSET or notify & Notify.FAILURE else None
     is_due = outcome.recipient in delayed and status in (Status.DEFERRED, Status.UNCERTAIN)

@@ -203,9 +203,14 @@ def rounds(envelope: Envelope, recipients: tuple[int, ...], offer: Extensions) -
 
 # --- the verdicts of one transaction
 
-_RELAYED, _RECEIVED = Status.RELAYED, Reason.RECEIVED  # an enum's member costs a look-up in its class
+_RELAYED, _DELIVERED, _RECEIVED = (
+    Status.RELAYED,
+    Status.DELIVERED,
+    Reason.RECEIVED,
+)  # an enum's member costs a look-up in its class
 
 
+_TAKEN = (_RELAYED, _DELIVERED)
 _new = tuple.__new__  # an Outcome without the cost of its keyword handling
 
 
@@ -237,7 +242,7 @@ class Transaction:
     @property
     def is_taken(self) -> bool:
         """The peer has the message, for somebody."""
-        return any(outcome is not None and outcome.status is _RELAYED for outcome in self.outcomes)
+        return any(outcome is not None and outcome.status in _TAKEN for outcome in self.outcomes)
 
     def read_envelope(self, replies: Sequence[PeerReply]) -> None:
         """The replies to MAIL and the RCPTs, as many as came. Raises Broken."""
@@ -302,7 +307,8 @@ class Transaction:
                 return
             place = self.accepted.pop(0)
             if reply.code < 300:
-                outcome = self._outcome(place, _RELAYED, _RECEIVED, reply)
+                # LMTP is the protocol of final delivery (RFC 2033): what its server takes is in the mailbox.
+                outcome = self._outcome(place, _DELIVERED if is_lmtp else _RELAYED, _RECEIVED, reply)
                 self.outcomes[place] = outcome._replace(dsn_relayed=self.dsn)
             else:
                 self.outcomes[place] = self._outcome(place, _status(reply), Reason.MESSAGE_REFUSED, reply)
