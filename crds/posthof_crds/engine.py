@@ -94,7 +94,9 @@ class Listener(Value, frozen=True, kw_only=True, omit_defaults=True):
     certificates: tuple[str, ...] = ()  # names in EngineConfig.certificates
     proxy_trusted: tuple[str, ...] = ()  # networks that must speak PROXY v1 or v2
     xclient_trusted: tuple[str, ...] = ()  # networks that may use XCLIENT
-    client_ip_preserved: bool = True  # False: addresses seen may be a node's, and no rule may trust them (crds.md rule 6)
+    client_ip_preserved: bool = (
+        True  # False: addresses seen may be a node's, and no rule may trust them (crds.md rule 6)
+    )
     normalise_newlines: bool = False  # bare CR / LF in DATA become CRLF instead of 550 5.5.2
     implementation: str = "native"  # or "aiosmtpd"
     limits: ListenerLimits = ListenerLimits()
@@ -292,7 +294,9 @@ class EngineConfig(Value, frozen=True, kw_only=True, omit_defaults=True):
     outbound_sessions: int = 500  # per worker
     direct_port: int = 25  # where MX hosts of Direct destinations listen; for tests and unusual networks
     http: HTTPSettings = HTTPSettings()
-    public_http: HTTPSettings | None = None  # in a pod: health, metrics and the operator's report; never the admin API
+    public_http: HTTPSettings | None = (
+        None  # in a pod: health, metrics and the operator's report; never the admin API
+    )
     drain_settle: float = 0.0  # seconds from "not ready" to the first 421, so that nobody is sent here any more
     retry: Retry = Retry()
     limits: DestinationLimits = DestinationLimits()

@@ -1,0 +1,340 @@
+"""Conditions and their reasons: the closed list that statuses, events and the reference pages share.
+
+Rules of this file
+- No pydantic, no I/O. Every reason and condition has its sentence here, and a test asks for it.
+- A reason is a word for programs: its meaning does not change, and none is taken away. What to do stands in the
+  condition's message, made where the reason is given.
+- `Reconciling`, `Stalled`, `Issuing` and `Conflicted` exist only while they are True (kstatus).
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple
+
+
+class Condition(enum.StrEnum):
+    """The `type` of a condition."""
+
+    READY = "Ready"
+    RECONCILING = "Reconciling"
+    STALLED = "Stalled"
+    ACCEPTED = "Accepted"
+    # MTA
+    AVAILABLE = "Available"
+    CONFIG_CONVERGED = "ConfigConverged"
+    SPOOL_HEALTHY = "SpoolHealthy"
+    CERTIFICATES_READY = "CertificatesReady"
+    CLIENT_IP_PRESERVED = "ClientIPPreserved"
+    # MailDomain
+    DNS_READY = "DNSReady"
+    CONFLICTED = "Conflicted"
+    # RelayPolicy
+    RESOLVED_REFS = "ResolvedRefs"
+    # TLSCert
+    ISSUING = "Issuing"
+    SERVED = "Served"
+
+
+class Reason(enum.StrEnum):
+    """The `reason` of a condition."""
+
+    # of every kind
+    READY = "Ready"
+    NOT_READY = "NotReady"
+    INVALID = "Invalid"
+    PAUSED = "Paused"
+    PROGRESSING = "Progressing"
+    DELETING = "Deleting"
+    APPLY_FAILED = "ApplyFailed"
+    UNKNOWN = "Unknown"
+
+    # Accepted
+    ACCEPTED = "Accepted"
+    PENDING = "Pending"
+    NO_MTA = "NoMTA"
+    NOT_ALLOWED = "NotAllowed"
+    PROOF_MISSING = "ProofMissing"
+    DOMAIN_TAKEN = "DomainTaken"
+    NEXT_HOP_NOT_ALLOWED = "NextHopNotAllowed"
+    OPEN_RELAY = "OpenRelay"
+    CONFIG_MAP_MISSING = "ConfigMapMissing"
+    CONFIG_MAP_INVALID = "ConfigMapInvalid"
+
+    # references
+    RESOLVED = "Resolved"
+    SECRET_MISSING = "SecretMissing"
+    SECRET_KEY_MISSING = "SecretKeyMissing"
+
+    # MTA
+    PODS_READY = "PodsReady"
+    PODS_NOT_READY = "PodsNotReady"
+    NO_POD_READY = "NoPodReady"
+    SCALED_TO_NOTHING = "ScaledToNothing"
+    ROLLING_OUT = "RollingOut"
+    DRAINING = "Draining"
+    CONVERGED = "Converged"
+    CONVERGING = "Converging"
+    CONFIG_REFUSED = "ConfigRefused"
+    CONFIG_TOO_LARGE = "ConfigTooLarge"
+    NO_REPORTS = "NoReports"
+    SPOOL_HEALTHY = "SpoolHealthy"
+    SPOOL_FAILING = "SpoolFailing"
+    CLAIM_MISSING = "ClaimMissing"
+    CLAIM_PENDING = "ClaimPending"
+    CLAIM_LOST = "ClaimLost"
+    ONE_NODE_ONLY = "OneNodeOnly"
+    LANES_NEED_ONE_NODE = "LanesNeedOneNode"
+    CERTIFICATES_READY = "CertificatesReady"
+    NO_CERTIFICATES = "NoCertificates"
+    CERTIFICATE_MISSING = "CertificateMissing"
+    CERTIFICATE_NOT_READY = "CertificateNotReady"
+    ADDRESSES_KEPT = "AddressesKept"
+    ADDRESSES_TRANSLATED = "AddressesTranslated"
+    NODE_ADDRESSES_SEEN = "NodeAddressesSeen"
+    NO_PUBLIC_LISTENER = "NoPublicListener"
+
+    # DNS
+    RECORDS_RIGHT = "RecordsRight"
+    RECORDS_MISSING = "RecordsMissing"
+    RECORDS_DIFFER = "RecordsDiffer"
+    RECORDS_UNKNOWN = "RecordsUnknown"
+    RESOLVER_FAILED = "ResolverFailed"
+    NOT_CHECKED = "NotChecked"
+
+    # TLSCert
+    ISSUED = "Issued"
+    ISSUING = "Issuing"
+    RENEWING = "Renewing"
+    ISSUER_MISSING = "IssuerMissing"
+    ISSUER_FAILED = "IssuerFailed"
+    CERT_MANAGER_MISSING = "CertManagerMissing"
+    PAIR_INVALID = "PairInvalid"
+    NAMES_MISSING = "NamesMissing"
+    NOT_YET_VALID = "NotYetValid"
+    EXPIRED = "Expired"
+    SERVED = "Served"
+    NOT_SERVED = "NotServed"
+    NOT_USED = "NotUsed"
+
+
+class ConditionText(NamedTuple):
+    type: Condition
+    meaning: str  # when it is True
+    reasons: tuple[Reason, ...]
+    is_only_while_true: bool = False
+
+
+MEANINGS: dict[Reason, str] = {
+    Reason.READY: "Everything about it is in order.",
+    Reason.NOT_READY: "Another condition is not in order; the message repeats it.",
+    Reason.INVALID: "The object breaks a rule of its kind; its last good version stays in force.",
+    Reason.PAUSED: "The annotation posthof.dev/paused is there: nothing is changed until it is removed.",
+    Reason.PROGRESSING: "A change is on its way.",
+    Reason.DELETING: "It is being deleted.",
+    Reason.APPLY_FAILED: "The API server refused what was to be written; the message has its words.",
+    Reason.UNKNOWN: "It has not been looked at yet.",
+    Reason.ACCEPTED: "An MTA obeys it.",
+    Reason.PENDING: "No MTA has looked at it yet.",
+    Reason.NO_MTA: "No MTA selects it: see mtaRef here, and the selectors and allowedNamespaces there.",
+    Reason.NOT_ALLOWED: "The MTA allows this namespace no such thing; the message says what.",
+    Reason.PROOF_MISSING: "The MTA's allowedNamespaces does not cover the domain, and its DNS does not prove it.",
+    Reason.DOMAIN_TAKEN: "Another MailDomain has this domain: the proven one wins, then the older.",
+    Reason.NEXT_HOP_NOT_ALLOWED: "The MTA's allowedNamespaces does not allow this namespace that next hop.",
+    Reason.OPEN_RELAY: "It would let anybody relay: its match is not bounded.",
+    Reason.CONFIG_MAP_MISSING: "The ConfigMap of recipients.listFrom, or its key, is not there.",
+    Reason.CONFIG_MAP_INVALID: "A line of the ConfigMap of recipients.listFrom is no local part.",
+    Reason.RESOLVED: "Everything it refers to is there.",
+    Reason.SECRET_MISSING: "A Secret it refers to is not there. Mail that needs it waits in the queue.",
+    Reason.SECRET_KEY_MISSING: "A Secret it refers to has not that key. Mail that needs it waits in the queue.",
+    Reason.PODS_READY: "All pods that are wanted are ready.",
+    Reason.PODS_NOT_READY: "Some pods are not ready.",
+    Reason.NO_POD_READY: "No pod is ready: nothing is received.",
+    Reason.SCALED_TO_NOTHING: "No pod is wanted.",
+    Reason.ROLLING_OUT: "Pods of a new form replace those of the old one.",
+    Reason.DRAINING: "The MTA is being deleted, and its pods deliver what the spool holds first.",
+    Reason.CONVERGED: "Every pod runs the newest configuration.",
+    Reason.CONVERGING: "Some pods do not run the newest configuration yet.",
+    Reason.CONFIG_REFUSED: "A pod refused the newest configuration and goes on with the one before.",
+    Reason.CONFIG_TOO_LARGE: "The configuration is larger than what pods can be sent; the one before stays in force.",
+    Reason.NO_REPORTS: "No pod has reported yet.",
+    Reason.SPOOL_HEALTHY: "Every pod can write to the spool.",
+    Reason.SPOOL_FAILING: "A pod cannot write to the spool, or the spool is full.",
+    Reason.CLAIM_MISSING: "The claim of spool.existingClaim is not there.",
+    Reason.CLAIM_PENDING: "The spool's claim is not bound to a volume yet.",
+    Reason.CLAIM_LOST: "The spool's volume is gone.",
+    Reason.ONE_NODE_ONLY: "The claim is ReadWriteOnce, so all pods run on one node.",
+    Reason.LANES_NEED_ONE_NODE: "Replicas on several nodes are not possible yet: a spool's locks hold on one.",
+    Reason.CERTIFICATES_READY: "Every certificate of the listeners can be served.",
+    Reason.NO_CERTIFICATES: "No listener speaks TLS.",
+    Reason.CERTIFICATE_MISSING: "A listener names a TLSCert that is not there.",
+    Reason.CERTIFICATE_NOT_READY: "A TLSCert of a listener is not ready.",
+    Reason.ADDRESSES_KEPT: "Clients are seen with their own addresses.",
+    Reason.ADDRESSES_TRANSLATED: "Clients may come with a node's address, so rules about clients do not count there.",
+    Reason.NODE_ADDRESSES_SEEN: "Nearly all clients seem to be nodes of the cluster: their addresses are translated.",
+    Reason.NO_PUBLIC_LISTENER: "There are listeners of role Internal alone, and these see the pods' own addresses.",
+    Reason.RECORDS_RIGHT: "What is published is what is expected.",
+    Reason.RECORDS_MISSING: "A record is not published; status.dnsRecords has its text.",
+    Reason.RECORDS_DIFFER: "A record is published and says something else; status.dnsRecords has both texts.",
+    Reason.RECORDS_UNKNOWN: "What to expect is not known: the MTA says no egress.addresses, or has no address yet.",
+    Reason.RESOLVER_FAILED: "DNS did not answer; it is asked again.",
+    Reason.NOT_CHECKED: "DNS has not been asked, because no MTA accepts the domain.",
+    Reason.ISSUED: "The certificate is valid, for these names, and in its Secret.",
+    Reason.ISSUING: "The first certificate is being made.",
+    Reason.RENEWING: "A certificate is there, and its successor is being made.",
+    Reason.ISSUER_MISSING: "The issuer, or the Secret of its certificate authority, is not there.",
+    Reason.ISSUER_FAILED: "The issuer refused; the message has its words.",
+    Reason.CERT_MANAGER_MISSING: "issuer.certManager asks for cert-manager, and this cluster has not its API.",
+    Reason.PAIR_INVALID: "Certificate and key cannot be read, or do not belong together.",
+    Reason.NAMES_MISSING: "The certificate is not for all of dnsNames.",
+    Reason.NOT_YET_VALID: "The certificate's time has not begun.",
+    Reason.EXPIRED: "The certificate's time is over.",
+    Reason.SERVED: "Every pod of the MTAs that name it serves it.",
+    Reason.NOT_SERVED: "Some pods serve another certificate still, or none.",
+    Reason.NOT_USED: "No listener of an MTA names it.",
+}
+
+_READY = (Reason.READY, Reason.NOT_READY, Reason.INVALID, Reason.PAUSED, Reason.DELETING, Reason.UNKNOWN)
+_ACCEPTED = (Reason.ACCEPTED, Reason.PENDING, Reason.NO_MTA, Reason.INVALID, Reason.NOT_ALLOWED)
+_RECONCILING = (Reason.PROGRESSING, Reason.ROLLING_OUT, Reason.DRAINING, Reason.DELETING)
+_STALLED = (Reason.INVALID, Reason.APPLY_FAILED, Reason.CONFIG_TOO_LARGE, Reason.LANES_NEED_ONE_NODE)
+
+CONDITIONS: dict[str, tuple[ConditionText, ...]] = {
+    "MTA": (
+        ConditionText(
+            Condition.READY,
+            "All pods are ready, run the newest configuration, have their spool and their certificates.",
+            (*_READY, Reason.PODS_NOT_READY, Reason.NO_POD_READY, Reason.ROLLING_OUT, Reason.SCALED_TO_NOTHING),
+        ),
+        ConditionText(
+            Condition.AVAILABLE,
+            "At least one pod is ready: mail is received.",
+            (Reason.PODS_READY, Reason.PODS_NOT_READY, Reason.NO_POD_READY, Reason.SCALED_TO_NOTHING),
+        ),
+        ConditionText(
+            Condition.CONFIG_CONVERGED,
+            "Every pod reports that it runs the newest configuration.",
+            (
+                Reason.CONVERGED,
+                Reason.CONVERGING,
+                Reason.CONFIG_REFUSED,
+                Reason.CONFIG_TOO_LARGE,
+                Reason.NO_REPORTS,
+                Reason.INVALID,
+            ),
+        ),
+        ConditionText(
+            Condition.SPOOL_HEALTHY,
+            "The spool's volume is there and every pod can write to it.",
+            (
+                Reason.SPOOL_HEALTHY,
+                Reason.ONE_NODE_ONLY,
+                Reason.SPOOL_FAILING,
+                Reason.CLAIM_MISSING,
+                Reason.CLAIM_PENDING,
+                Reason.CLAIM_LOST,
+                Reason.LANES_NEED_ONE_NODE,
+                Reason.NO_REPORTS,
+            ),
+        ),
+        ConditionText(
+            Condition.CERTIFICATES_READY,
+            "Every certificate that a listener names can be served.",
+            (
+                Reason.CERTIFICATES_READY,
+                Reason.NO_CERTIFICATES,
+                Reason.CERTIFICATE_MISSING,
+                Reason.CERTIFICATE_NOT_READY,
+            ),
+        ),
+        ConditionText(
+            Condition.CLIENT_IP_PRESERVED,
+            "The listeners for the world see their clients' own addresses, so rules may be about clients there.",
+            (
+                Reason.ADDRESSES_KEPT,
+                Reason.ADDRESSES_TRANSLATED,
+                Reason.NODE_ADDRESSES_SEEN,
+                Reason.NO_PUBLIC_LISTENER,
+            ),
+        ),
+        ConditionText(Condition.RECONCILING, "A change is on its way.", _RECONCILING, True),
+        ConditionText(Condition.STALLED, "It does not go on without somebody's help.", _STALLED, True),
+    ),
+    "MailDomain": (
+        ConditionText(Condition.READY, "It is accepted and nothing about it is wrong.", (*_READY, Reason.ACCEPTED)),
+        ConditionText(
+            Condition.ACCEPTED,
+            "At least one MTA receives mail for the domain; `bindings` says which.",
+            (
+                *_ACCEPTED,
+                Reason.PROOF_MISSING,
+                Reason.DOMAIN_TAKEN,
+                Reason.NEXT_HOP_NOT_ALLOWED,
+                Reason.CONFIG_MAP_MISSING,
+                Reason.CONFIG_MAP_INVALID,
+            ),
+        ),
+        ConditionText(
+            Condition.DNS_READY,
+            "MX, SPF and DMARC are published as `dnsRecords` expects them.",
+            (
+                Reason.RECORDS_RIGHT,
+                Reason.RECORDS_MISSING,
+                Reason.RECORDS_DIFFER,
+                Reason.RECORDS_UNKNOWN,
+                Reason.RESOLVER_FAILED,
+                Reason.NOT_CHECKED,
+            ),
+        ),
+        ConditionText(Condition.CONFLICTED, "Another MailDomain has the same domain.", (Reason.DOMAIN_TAKEN,), True),
+        ConditionText(Condition.RECONCILING, "A change is on its way.", _RECONCILING, True),
+        ConditionText(Condition.STALLED, "It does not go on without somebody's help.", _STALLED, True),
+    ),
+    "RelayPolicy": (
+        ConditionText(
+            Condition.READY,
+            "It is accepted and everything it refers to is there.",
+            (*_READY, Reason.ACCEPTED, Reason.SECRET_MISSING, Reason.SECRET_KEY_MISSING),
+        ),
+        ConditionText(
+            Condition.ACCEPTED,
+            "At least one MTA obeys the rule; `bindings` says which.",
+            (*_ACCEPTED, Reason.OPEN_RELAY, Reason.NEXT_HOP_NOT_ALLOWED),
+        ),
+        ConditionText(
+            Condition.RESOLVED_REFS,
+            "The Secrets it refers to are there.",
+            (Reason.RESOLVED, Reason.SECRET_MISSING, Reason.SECRET_KEY_MISSING),
+        ),
+        ConditionText(Condition.RECONCILING, "A change is on its way.", _RECONCILING, True),
+        ConditionText(Condition.STALLED, "It does not go on without somebody's help.", _STALLED, True),
+    ),
+    "TLSCert": (
+        ConditionText(
+            Condition.READY,
+            "A valid certificate for all of dnsNames is in its Secret.",
+            (
+                *_READY,
+                Reason.ISSUED,
+                Reason.ISSUING,
+                Reason.ISSUER_MISSING,
+                Reason.ISSUER_FAILED,
+                Reason.CERT_MANAGER_MISSING,
+                Reason.SECRET_MISSING,
+                Reason.SECRET_KEY_MISSING,
+                Reason.PAIR_INVALID,
+                Reason.NAMES_MISSING,
+                Reason.NOT_YET_VALID,
+                Reason.EXPIRED,
+            ),
+        ),
+        ConditionText(Condition.ISSUING, "A certificate is being made.", (Reason.ISSUING, Reason.RENEWING), True),
+        ConditionText(
+            Condition.SERVED,
+            "Every pod of the MTAs that name it reports its serial.",
+            (Reason.SERVED, Reason.NOT_SERVED, Reason.NOT_USED),
+        ),
+        ConditionText(Condition.RECONCILING, "A change is on its way.", _RECONCILING, True),
+        ConditionText(Condition.STALLED, "It does not go on without somebody's help.", _STALLED, True),
+    ),
+}
