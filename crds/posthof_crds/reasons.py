@@ -109,6 +109,7 @@ class Reason(enum.StrEnum):
     ISSUER_MISSING = "IssuerMissing"
     ISSUER_FAILED = "IssuerFailed"
     CERT_MANAGER_MISSING = "CertManagerMissing"
+    SECRET_TAKEN = "SecretTaken"
     PAIR_INVALID = "PairInvalid"
     NAMES_MISSING = "NamesMissing"
     NOT_YET_VALID = "NotYetValid"
@@ -185,6 +186,7 @@ MEANINGS: dict[Reason, str] = {
     Reason.ISSUER_MISSING: "The issuer, or the Secret of its certificate authority, is not there.",
     Reason.ISSUER_FAILED: "The issuer refused; the message has its words.",
     Reason.CERT_MANAGER_MISSING: "issuer.certManager asks for cert-manager, and this cluster has not its API.",
+    Reason.SECRET_TAKEN: "The Secret the certificate would be kept in is there, and is somebody else's.",
     Reason.PAIR_INVALID: "Certificate and key cannot be read, or do not belong together.",
     Reason.NAMES_MISSING: "The certificate is not for all of dnsNames.",
     Reason.NOT_YET_VALID: "The certificate's time has not begun.",
@@ -320,6 +322,7 @@ CONDITIONS: dict[str, tuple[ConditionText, ...]] = {
                 Reason.ISSUER_MISSING,
                 Reason.ISSUER_FAILED,
                 Reason.CERT_MANAGER_MISSING,
+                Reason.SECRET_TAKEN,
                 Reason.SECRET_MISSING,
                 Reason.SECRET_KEY_MISSING,
                 Reason.PAIR_INVALID,

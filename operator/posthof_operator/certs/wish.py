@@ -1,0 +1,103 @@
+"""What a TLSCert asks for: its spec as one small value, read from the object as the API server gives it.
+
+Rules of this file
+- The models of the contract validate; nothing is defaulted here that they do not default.
+- No pydantic object leaves: a wish is a value that a plan compares.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from posthof_crds.tlscert import TLSCert
+from posthof_operator.certs.issue import KeyKind, Order
+
+_SIZES = {"ECDSA": 256, "RSA": 2048}
+
+
+class Source(enum.StrEnum):
+    """Which issuer a TLSCert names; the column ISSUER shows it."""
+
+    SELF_SIGNED = "selfSigned"
+    CA = "ca"
+    SECRET = "secretRef"
+    CERT_MANAGER = "certManager"
+
+
+class IssuerRef(NamedTuple):
+    """An issuer of cert-manager."""
+
+    name: str
+    kind: str = "Issuer"
+    group: str = "cert-manager.io"
+
+
+class Wish(NamedTuple):
+    """A TLSCert. `secret` is the Secret to read: the CA's for Source.CA, the pair's for Source.SECRET."""
+
+    namespace: str
+    name: str
+    source: Source
+    order: Order
+    renew_before: float | None = None
+    secret: str = ""
+    cert_key: str = "tls.crt"
+    private_key_key: str = "tls.key"
+    issuer: IssuerRef | None = None
+
+    @property
+    def result(self) -> str:
+        """The Secret that pods are served from."""
+        return f"{self.name}-tls"
+
+
+class Unreadable(Exception):
+    """The object is not a TLSCert that means something in a cluster. The text says what to write instead."""
+
+
+def wish_of(raw: Mapping[str, Any]) -> Wish:
+    """The wish of a TLSCert object. Raises Unreadable."""
+    metadata = raw.get("metadata", {})
+    bare = {
+        "apiVersion": raw.get("apiVersion"),
+        "kind": raw.get("kind"),
+        "metadata": {"name": metadata.get("name"), "namespace": metadata.get("namespace")},
+        "spec": raw.get("spec"),
+    }
+    try:
+        spec = TLSCert.model_validate(bare).spec
+    except ValidationError as error:
+        raise Unreadable(_first(error)) from None
+    issuer = spec.issuer
+    algorithm = spec.private_key.algorithm
+    key = KeyKind(algorithm, spec.private_key.size or _SIZES[algorithm])
+    order = Order(tuple(spec.dns_names), key, spec.duration)
+    wish = Wish(metadata["namespace"], metadata["name"], Source.SELF_SIGNED, order, spec.renew_before)
+    if issuer.self_signed is not None:
+        return wish
+    if issuer.ca is not None:
+        return wish._replace(source=Source.CA, secret=issuer.ca.secret_name)
+    if issuer.secret_ref is not None:
+        ref = issuer.secret_ref
+        return wish._replace(
+            source=Source.SECRET, secret=ref.name, cert_key=ref.cert_key, private_key_key=ref.private_key_key
+        )
+    if issuer.cert_manager is not None:
+        made_by = issuer.cert_manager
+        return wish._replace(source=Source.CERT_MANAGER, issuer=IssuerRef(made_by.name, made_by.kind, made_by.group))
+    raise Unreadable(
+        "issuer.files names files of one machine, and pods have none of them: store the pair in a Secret "
+        "(kubectl create secret tls) and write issuer.secretRef"
+    )
+
+
+def _first(error: ValidationError) -> str:
+    """The first mistake. (The API server has checked the rest: this is for objects older than a rule.)"""
+    mistake = next(iter(error.errors(include_url=False, include_input=False)))
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in mistake["loc"]).lstrip(".")
+    instead = str(mistake.get("ctx", {}).get("instead", ""))
+    return f"{place}: {mistake['msg']}" + (f": {instead}" if instead else "")
