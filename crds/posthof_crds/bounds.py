@@ -8,8 +8,11 @@ if at least one of these holds. All parts of a match must hold together, so one 
 2. `listenerRoles` is Internal alone, and every Internal listener is bound to a loopback address and speaks neither
    PROXY nor XCLIENT: then only this host can have sent it. An Internal listener on any other address needs `clients`:
    a port is reachable by more hosts than one remembers.
-3. `recipients` names domains: literal ones, or everything below one of two labels or more (`*.example.org`). Mail can
+3. `namespaces` or `podSelector` select pods of the cluster (`workloads` in an EngineConfig): a pod is known by its
+   address, and these count only where addresses are the clients' own (the policy sees to that).
+4. `recipients` names domains: literal ones, or everything below one of two labels or more (`*.example.org`). Mail can
    then go nowhere else. `*`, `*.org` and `*example.org` are no names.
+4. `workloads` (a cluster's `namespaces` and `podSelector`): only pods that somebody chose by their labels.
 Senders and headers never bound anything: whoever connects writes them.
 Redirect sends to addresses the rule itself names, and Discard sends nothing: both are bounded by what they do.
 """
@@ -29,12 +32,16 @@ _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 def why_unbounded(match: Match, listeners: Sequence[Listener]) -> str:
     """ "" for a bounded match, else what each part lacks, as half a sentence."""
+    if match.workloads:
+        return ""
     reasons: list[str] = []
     if match.clients:
         wide = widest(match.clients)
         if wide is None:
             return ""
         reasons.append(f"clients hold {wide}, which is everybody")
+    if match.workloads:
+        return ""
     if match.listener_roles:
         reason = _why_roles_do_not_bound(match.listener_roles, listeners)
         if not reason:

@@ -18,7 +18,7 @@ import msgspec
 from posthof_crds import names
 from posthof_crds.engine import ActionKind, EngineConfig, ListenerRole
 from posthof_pod.admit import headers
-from posthof_pod.admit.policy import CompiledPolicy, Facts, headers_of
+from posthof_pod.admit.policy import CompiledPolicy, Facts, Pods, headers_of
 from posthof_pod.admit.recipients import Answer, Asker, Recipients, is_never_own
 from posthof_pod.admit.route import Routes
 from posthof_pod.model import Destination, DestinationKind, Envelope, Origin, Recipient
@@ -77,11 +77,18 @@ class Admission:
         self._uses_senders = self.policy.uses_senders
         self._sets_aside = any(rule.action.kind in _ASIDE for rule in config.rules)
 
+    def know_pods(self, pods: Pods) -> None:
+        """Which address is in which selection of pods, from now on: what was remembered of clients is forgotten."""
+        if self.policy.uses_pods:
+            self.policy.know_pods(pods)
+            self._by_domain.clear()
+            self._ways.clear()
+
     def recipient(
         self, session: Session, sender: str, address: str, parameters: RecipientParameters
     ) -> Answer | Awaitable[Answer]:
         """RCPT TO: who it stands for, or the reply that refuses it."""
-        role, client = session.role, session.client
+        role, client = session.role, session.vouched
         domain = address[address.rfind("@") + 1 :]
         key = (role, client, sender if self._uses_senders else "", domain)
         rule = self._by_domain.get(key)
@@ -123,7 +130,7 @@ class Admission:
 
     async def _finish(self, mail: Incoming, head: bytes, recipients: tuple[Recipient, ...]) -> Answer:
         session = mail.session
-        facts = Facts(session.role, session.client, mail.sender, "")
+        facts = Facts(session.role, session.vouched, mail.sender, "")
         answer = self.recipients.finish(facts, recipients, headers_of(head, self.policy.header_names))
         return answer if isinstance(answer, Reply | tuple) else await answer
 

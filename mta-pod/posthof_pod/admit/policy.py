@@ -14,9 +14,14 @@ Rules
   this file. An unbounded Hold holds what another rule permits, and permits nothing.
 - Our own mail (reports, and what our aliases and redirects point to) comes from a place we trust: for rules that say
   where mail goes, `clients` and `listenerRoles` hold. Other rules with such a part are about clients and never match
-  it: refusing a network must not refuse our report to it. Without a match foreign mail of ours goes Direct.
+  it: refusing a network must not refuse our report to it. Nor do rules of other namespaces (`is_foreign`), which are
+  for their own pods' mail. Without a match foreign mail of ours goes Direct.
 - `clients` is compared with the address the listener vouches for: the peer's, or the one a trusted balancer gave.
-  "" (a balancer that named none) is in no network.
+  "" (a balancer that named none, a listener that may see a node's address for anybody's) is in no network.
+- `workloads` names selections of pods; which address is in which is told beside the configuration (`know_pods`), and
+  changes without it. An address that is told nowhere is in none.
+- Queued mail is asked about again when its pod may be gone and its address another's: the rule that took it keeps
+  its workloads. An address that came over a role whose listeners do not vouch counts for no other rule.
 - Headers are unknown at RCPT TO. A rule with `headers` is then undecided: the recipient is taken if a later rule, or
   the undecided rule itself, would take it, and `is_final` is False: ask again with the headers after DATA.
 
@@ -32,13 +37,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from posthof_crds import bounds, names, patterns
-from posthof_crds.engine import ActionKind, Domain, EngineConfig, Rule
+from posthof_crds.engine import ActionKind, Domain, EngineConfig, Listener, ListenerRole, Rule
 from posthof_pod.model import Origin
 from posthof_pod.replies import Reply
 
 RELAYING_DENIED = Reply(550, "5.7.1", "Relaying denied: this server takes no mail for that domain from you")
 REFUSED_TEXT = "Refused by policy"
 
+Pods = Mapping[str, tuple[str, ...]]  # IP address -> ids of the selections the pod is in
 Headers = Mapping[str, Sequence[str]]  # field name in lower case -> values, unfolded and decoded
 _REMEMBERED = 8192  # entries of each cache, then it begins anew
 
@@ -89,6 +95,7 @@ class Part(enum.IntEnum):
     UNKNOWN = 6  # all but the headers, which are not known yet
     DOMAIN = 7  # a rule that says where mail goes does not name our domain
     BOUNDS = 8  # a rule that lets mail out to anybody, or for anybody
+    WORKLOADS = 9
 
 
 class Asked(NamedTuple):
@@ -113,22 +120,25 @@ class _Subject(NamedTuple):
     is_in_ours: bool
     is_ours: bool
     sender: tuple[str, str]
-    networks: int  # bit n: the client is in the networks of rule n
+    sources: int  # _CompiledRule.bit, .pods_bit: the client is in the networks, in the selections of that rule
 
 
 class _CompiledRule:
     __slots__ = (
         "bit",
         "headers",
+        "is_about_clients",
         "is_bounded",
         "is_by_domain",
         "lets_out",
         "named",
         "order",
+        "pods_bit",
         "recipients",
         "roles",
         "rule",
         "senders",
+        "trusts_us",
     )
 
     def __init__(self, rule: Rule, order: int, *, is_bounded: bool) -> None:
@@ -136,7 +146,10 @@ class _CompiledRule:
         self.rule, self.order, self.is_bounded = rule, order, is_bounded
         self.lets_out = rule.action.kind in bounds.LETS_OUT
         self.roles = frozenset(str(role) for role in match.listener_roles)
-        self.bit = 1 << order if match.clients else 0
+        self.bit = 1 << 2 * order if match.clients else 0
+        self.pods_bit = 2 << 2 * order if match.workloads else 0
+        self.is_about_clients = bool(self.roles or self.bit or self.pods_bit)
+        self.trusts_us = self.lets_out and not rule.is_foreign  # our own mail need not come from its clients
         self.senders = patterns.AddressSet(match.senders) if match.senders else None
         self.recipients = patterns.AddressSet(match.recipients) if match.recipients else None
         self.is_by_domain = all(pattern != "<>" and patterns.parts(pattern)[0] == "*" for pattern in match.recipients)
@@ -155,11 +168,13 @@ class _CompiledRule:
                     return Part.DOMAIN
             elif not self.is_bounded and not is_ours:
                 return Part.BOUNDS
-        if (self.roles or self.bit) and not (is_ours and self.lets_out):
+        if self.is_about_clients and not (is_ours and self.trusts_us):
             if self.roles and (is_ours or subject.facts.role not in self.roles):
                 return Part.LISTENER_ROLES
-            if self.bit and (is_ours or not subject.networks & self.bit):
+            if self.bit and (is_ours or not subject.sources & self.bit):
                 return Part.CLIENTS
+            if self.pods_bit and (is_ours or not subject.sources & self.pods_bit):
+                return Part.WORKLOADS
         if self.senders is not None and not self.senders.matches(*subject.sender):
             return Part.SENDERS
         return self._headers_fail(subject.facts.headers) if self.headers else Part.ALL
@@ -192,6 +207,13 @@ class CompiledPolicy:
             for each in self._rules
             if each.bit
         ]
+        self._selections: dict[str, int] = {}  # of pods: the pods_bit of each rule that names it
+        for each in self._rules:
+            for selection in each.rule.match.workloads:
+                self._selections[selection] = self._selections.get(selection, 0) | each.pods_bit
+        self._pods: Pods = {}
+        self._has_sources = bool(self._networks or self._selections)
+        self._doubtful = frozenset(str(one.role) for one in config.listeners if not _vouches(one))
         self._ours = {name: Decision(Verdict.OURS, domain=domain) for name, domain in config.domains.items()}
         self._named: dict[str, list[_CompiledRule]] = {}
         self._general: list[_CompiledRule] = []
@@ -222,6 +244,20 @@ class CompiledPolicy:
         return all(each.is_by_domain for each in self._asked(domain))
 
     @property
+    def uses_pods(self) -> bool:
+        """Whether any rule asks which pods the client is."""
+        return bool(self._selections)
+
+    def know_pods(self, pods: Pods) -> None:
+        """Which address is in which selections, from now on."""
+        self._pods = pods
+        self._clients.clear()
+
+    def is_doubtful(self, role: str) -> bool:
+        """Whether a client's address on this role may be a node's, so that no rule believes it."""
+        return role in self._doubtful
+
+    @property
     def uses_senders(self) -> bool:
         """Whether any rule looks at the sender."""
         return self._uses_senders
@@ -244,11 +280,11 @@ class CompiledPolicy:
         if self._uses_senders and facts.sender:
             sender_local, sender_domain = names.split(facts.sender)
             sender = (names.fold(sender_local), sender_domain)
-        networks = self._client(facts.client) if self._networks else 0
-        return _Subject(facts, names.fold(local), domain, domain in self.domains, facts.is_ours, sender, networks)
+        sources = self._client(facts.client) if self._has_sources else 0
+        return _Subject(facts, names.fold(local), domain, domain in self.domains, facts.is_ours, sender, sources)
 
     def _client(self, client: str) -> int:
-        """Which rules' networks the client is in, one bit a rule."""
+        """Which rules' networks and selections the client is in, two bits a rule."""
         found = self._clients.get(client)
         if found is None:
             if len(self._clients) >= _REMEMBERED:
@@ -258,6 +294,9 @@ class CompiledPolicy:
             for bit, networks in self._networks:
                 if address is not None and any(address in network for network in networks):
                     found |= bit
+            if self._selections and address is not None:
+                for selection in self._pods.get(str(address), ()):
+                    found |= self._selections.get(selection, 0)
             self._clients[client] = found
         return found
 
@@ -321,15 +360,21 @@ class CompiledPolicy:
         if not asked:
             return None
         subject = self._subject(facts, local, domain)
+        believed = subject if facts.role not in self._doubtful else subject._replace(sources=0)
         for each in asked:
             if each.lets_out:
-                part = each.fails(subject)
-                if part is Part.ALL or (part is Part.UNKNOWN and each.rule.name == decided):
+                is_decided = each.rule.name == decided
+                if is_decided and self._has_sources:
+                    part = each.fails(subject._replace(sources=subject.sources | each.pods_bit))
+                else:
+                    part = each.fails(believed)
+                if part is Part.ALL or (part is Part.UNKNOWN and is_decided):
                     return each.rule
         return None
 
-    def explain(self, facts: Facts, without: frozenset[str] = frozenset()) -> Explanation:
-        """The decision, and for each rule in order what it said."""
+    def explain(self, facts: Facts, without: frozenset[str] = frozenset(), *, doubted: str = "") -> Explanation:
+        """The decision, and for each rule in order what it said. `doubted`: the client's address, where no rule may
+        believe it; `facts.client` is "" then."""
         decision = self.decide(facts, without)
         subject = self._subject(facts, *names.split(facts.recipient))
         asked: list[Asked] = []
@@ -338,7 +383,7 @@ class CompiledPolicy:
                 asked.append(Asked(each.rule, None, "not asked: an earlier rule had decided"))
                 continue
             part = Part.RECIPIENTS if each.rule.name in without else each.fails(subject)
-            asked.append(Asked(each.rule, part, _why(each, part, subject)))
+            asked.append(Asked(each.rule, part, _why(each, part, subject, doubted)))
         return Explanation(decision, tuple(asked))
 
 
@@ -378,7 +423,12 @@ def _address(client: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | Non
     return mapped or address
 
 
-def _why(each: _CompiledRule, part: Part, subject: _Subject) -> str:
+def _vouches(listener: Listener) -> bool:
+    """Whether the addresses that a listener sees are its clients' own (crds.md rule 6)."""
+    return listener.client_ip_preserved or listener.role is ListenerRole.INTERNAL
+
+
+def _why(each: _CompiledRule, part: Part, subject: _Subject, doubted: str) -> str:
     """One sentence for a person."""
     facts, match = subject.facts, each.rule.match
     mine = "this is mail of our own, and the rule is about clients"
@@ -389,7 +439,12 @@ def _why(each: _CompiledRule, part: Part, subject: _Subject) -> str:
         return mine if subject.is_ours else f"{came}, not {_some(match.listener_roles)}"
     if part is Part.CLIENTS:
         came = f"the client {facts.client} is not in" if facts.client else "no client is given, wanted is one in"
+        came = f"the client's address {doubted} is not believed, wanted is one in" if doubted else came
         return mine if subject.is_ours else f"{came} {_some(match.clients)}"
+    if part is Part.WORKLOADS:
+        came = f"the client {facts.client} is none of" if facts.client else "no client is given, wanted is one of"
+        came = f"the client's address {doubted} is not believed, wanted is one of" if doubted else came
+        return mine if subject.is_ours else f"{came} the pods that its namespaces and podSelector choose"
     if part is Part.SENDERS:
         return f"the sender {facts.sender or '<>'} is none of {_some(match.senders)}"
     if part is Part.HEADERS:

@@ -188,7 +188,7 @@ class _Hooks:
 
     async def handle_PROXY(self, server: Conversation, session: Any, envelope: Any, proxy_data: Any) -> bool:
         if proxy_data.src_addr is not None:
-            server.is_someone(str(proxy_data.src_addr), int(proxy_data.src_port or 0))
+            server.is_someone(str(proxy_data.src_addr), int(proxy_data.src_port or 0), is_named=True)
         return server.is_welcome
 
     async def handle_HELO(self, server: Conversation, session: Any, envelope: Any, hostname: str) -> str:
@@ -306,11 +306,11 @@ class Conversation(SMTP):
             self.facts.tls = cipher_of(transport)
         super().connection_made(transport)
 
-    def is_someone(self, address: str, port: int) -> None:
+    def is_someone(self, address: str, port: int, *, is_named: bool = False) -> None:
         """The client is known: count it, or mark it as not welcome."""
         desk = self._house.desk
         tls = self.facts.tls
-        self.facts = desk.session(address, port)
+        self.facts = desk.session(address, port, is_named=is_named)
         self.facts.tls = tls
         self.facts.has_xclient = False
         reply = SHUTDOWN if self._house.is_draining else desk.clients.enter(address, desk.clock())

@@ -233,9 +233,9 @@ class Connection(asyncio.Protocol):
         self._early = self._early[header.length :]
         peer = self._transport.get_extra_info("peername") or ("", 0)
         address, port = (header.address, header.port) if header.address else (peer[0], peer[1])
-        self._enter(plain(address) if address else "", port)
+        self._enter(plain(address) if address else "", port, is_named=bool(header.address))
 
-    def _enter(self, address: str, port: int) -> None:
+    def _enter(self, address: str, port: int, *, is_named: bool = False) -> None:
         """The client is known: let it in, or turn it away."""
         house = self._house
         desk = house.desk
@@ -248,7 +248,7 @@ class Connection(asyncio.Protocol):
             self._phase = _LINGER
             self._transport.close()
             return
-        self._dialogue = Dialogue(desk.session(address, port), desk)
+        self._dialogue = Dialogue(desk.session(address, port, is_named=is_named), desk)
         if is_implicit:
             self._start_tls(self._dialogue)
         else:

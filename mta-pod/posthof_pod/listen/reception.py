@@ -4,6 +4,8 @@ Rules
 - It is the `Reception` a dialogue asks (smtp/gate.py), for both listeners.
 - `swap` puts a new configuration in place at once; a dialogue takes it up between two messages.
 - A certificate is asked for at each handshake, so that a new one serves the next session.
+- Where addresses may be a node's (`client_ip_preserved` is False) and the listener is not Internal, no rule may
+  believe one, unless a trusted balancer or front end named it: `Session.vouched` is "" then.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import ssl
 from collections.abc import Callable
 from typing import Protocol
 
-from posthof_crds.engine import Listener, TLSMode
+from posthof_crds.engine import Listener, ListenerRole, TLSMode
 from posthof_pod.listen.limits import Clients
 from posthof_pod.listen.networks import Networks
 from posthof_pod.replies import Reply
@@ -118,14 +120,17 @@ class FrontDesk:
         self.clients.limits = listener.limits
         self.proxies = Networks(listener.proxy_trusted)
         self.front_ends = Networks(listener.xclient_trusted)
+        self._vouches = listener.client_ip_preserved or listener.role is ListenerRole.INTERNAL
         has_certificate = listener.tls is not TLSMode.OFF and self.contexts() is not None
         self.terms = Terms(listener, hostname, has_certificate=has_certificate, blob_threshold=self._blob_threshold)
 
-    def session(self, client: str, port: int) -> Session:
-        """The facts of a session that begins."""
+    def session(self, client: str, port: int, *, is_named: bool = False) -> Session:
+        """The facts of a session that begins. `is_named`: a trusted balancer's PROXY header named the client."""
         listener = self.listener
         session = Session(client, listener=listener.name, role=listener.role, client_port=port)
-        session.has_xclient = client in self.front_ends
+        if not (self._vouches or is_named):
+            session.vouched = ""
+        session.has_xclient = session.vouched in self.front_ends
         return session
 
     # ---- asked by the dialogue

@@ -35,6 +35,7 @@ class Session:
         "listener",
         "role",
         "tls",
+        "vouched",
     )
 
     def __init__(self, client: str, *, listener: str, role: ListenerRole, client_port: int = 0) -> None:
@@ -47,6 +48,7 @@ class Session:
         self.is_extended = False  # EHLO
         self.tls = ""  # "TLSv1.3 TLS_AES_256_GCM_SHA384", "" = plain text
         self.has_xclient = False  # the client may use XCLIENT
+        self.vouched = client  # `client` where rules may believe it; "" where it may be a node's
 
     def protocol(self, *, smtputf8: bool = False) -> str:
         """The word for the Received field (RFC 3848, RFC 6531 4.3)."""

@@ -554,6 +554,7 @@ class Dialogue:
                 self._leave(reply)
                 return
             session.client, session.client_name, session.client_port = found["ADDR"], "", 0
+            session.vouched = session.client  # a trusted front end's word
         self._begin_anew()
         session.client_name = found.get("NAME", session.client_name)
         session.client_port = int(found.get("PORT") or session.client_port)
