@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from posthof_crds import delivery, engine, names
+from posthof_crds import delivery, engine, names, selectors
 from posthof_crds.engine import ActionKind, EngineConfig, HopKind, InboundMode, RecipientCheck, SecretRef
 from posthof_crds.mailboxes import MAILBOX_MODES, POSTMASTER
 from posthof_crds.maildomain import MailDomain, Recipients
 from posthof_crds.manifests import Manifests
-from posthof_crds.mta import Listener, MTASpec
+from posthof_crds.mta import HouseEgress, Listener, MTASpec
 from posthof_crds.relaypolicy import RelayPolicy
 from posthof_crds.tlscert import TLSCert
 
@@ -147,7 +147,7 @@ def _hop_of(hop: delivery.NextHop, base: Path, *, port: int) -> engine.NextHop:
     return engine.NextHop(kind=HopKind.HOST, name=hop.host or "", port=hop.port or port)
 
 
-def _egress_of(egress: delivery.Egress, default: engine.Egress | None = None) -> engine.Egress:
+def _egress_of(egress: delivery.Egress | HouseEgress, default: engine.Egress | None = None) -> engine.Egress:
     """Address by address and name, with the default's where it has none."""
     default = default or engine.Egress()
     return engine.Egress(
@@ -231,11 +231,26 @@ def listed(who: Recipients, manifests: Manifests) -> list[tuple[int, str]]:
     return [(number, row) for number, row in rows if row]
 
 
+def workloads_of(policy: RelayPolicy) -> tuple[str, ...]:
+    """The id of the policy's selection of pods, in words; () where it selects none. One machine has no pods, so there
+    nothing is ever in it."""
+    match = policy.spec.match
+    if match.namespaces is None and match.pod_selector is None:
+        return ()
+    where = f"namespace {policy.metadata.namespace or 'default'}"
+    if match.namespaces is not None:
+        labels = selectors.text(match.namespaces)
+        where = f"namespaces with {labels}" if labels else "every namespace"
+    labels = selectors.text(match.pod_selector) if match.pod_selector else ""
+    return (f"{where}, pods with {labels}" if labels else f"{where}, every pod",)
+
+
 def match_of(policy: RelayPolicy) -> engine.Match:
     match = policy.spec.match
     return engine.Match(
         listener_roles=match.listener_roles,
         clients=match.clients,
+        workloads=workloads_of(policy),
         senders=match.senders,
         recipients=match.recipients,
         headers=tuple(engine.HeaderMatch(name=h.name, pattern=h.pattern.casefold()) for h in match.headers),

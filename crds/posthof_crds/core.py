@@ -42,6 +42,16 @@ class Resource(Part):
     """Name and labels."""
 
 
+class MTARef(Part):
+    """The MTA that an object belongs to."""
+
+    name: ObjectName
+    """The MTA's metadata.name."""
+
+    namespace: ObjectName | None = None
+    """The MTA's namespace; it must allow this object's namespace (allowedNamespaces). Default: the object's own."""
+
+
 class SecretKeyRef(Part):
     """One key of a Secret in the same folder (or namespace)."""
 

@@ -94,9 +94,7 @@ class Listener(Value, frozen=True, kw_only=True, omit_defaults=True):
     certificates: tuple[str, ...] = ()  # names in EngineConfig.certificates
     proxy_trusted: tuple[str, ...] = ()  # networks that must speak PROXY v1 or v2
     xclient_trusted: tuple[str, ...] = ()  # networks that may use XCLIENT
-    client_ip_preserved: bool = (
-        True  # False: addresses seen may be a node's, and no rule may trust them (crds.md rule 6)
-    )
+    client_ip_preserved: bool = True  # False: a peer's address may be a node's, so no rule about clients counts
     normalise_newlines: bool = False  # bare CR / LF in DATA become CRLF instead of 550 5.5.2
     implementation: str = "native"  # or "aiosmtpd"
     limits: ListenerLimits = ListenerLimits()
@@ -245,7 +243,11 @@ class Action(Value, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Rule(Value, frozen=True, kw_only=True, omit_defaults=True):
-    """A RelayPolicy. EngineConfig.rules has them in the order they are asked."""
+    """A RelayPolicy. EngineConfig.rules has them in the order they are asked.
+
+    A foreign rule is of another namespace than the MTA's. It always has `workloads` (that namespace's own pods), and
+    it is never asked about mail of our own (reports, what aliases and redirects lead to), which is everybody's.
+    """
 
     name: str
     priority: int
@@ -255,6 +257,7 @@ class Rule(Value, frozen=True, kw_only=True, omit_defaults=True):
     retry: Retry | None = None
     limits: DestinationLimits | None = None
     egress: Egress = Egress()
+    is_foreign: bool = False
 
 
 class SpoolSettings(Value, frozen=True, kw_only=True, omit_defaults=True):
@@ -294,9 +297,7 @@ class EngineConfig(Value, frozen=True, kw_only=True, omit_defaults=True):
     outbound_sessions: int = 500  # per worker
     direct_port: int = 25  # where MX hosts of Direct destinations listen; for tests and unusual networks
     http: HTTPSettings = HTTPSettings()
-    public_http: HTTPSettings | None = (
-        None  # in a pod: health, metrics and the operator's report; never the admin API
-    )
+    public_http: HTTPSettings | None = None  # in a pod: health, metrics, the operator's report; never the admin API
     drain_settle: float = 0.0  # seconds from "not ready" to the first 421, so that nobody is sent here any more
     retry: Retry = Retry()
     limits: DestinationLimits = DestinationLimits()

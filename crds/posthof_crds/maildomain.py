@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from posthof_crds import engine, names
-from posthof_crds.core import ConfigMapKeyRef, Resource
+from posthof_crds.core import ConfigMapKeyRef, MTARef, Resource
 from posthof_crds.delivery import DestinationLimits, NextHop, Retry
 from posthof_crds.engine import InboundMode, TLSLevel
 from posthof_crds.fields import (
@@ -180,6 +180,41 @@ class Inbound(Part):
             raise wrong("catchAll is never reached: `any` accepts everybody", "Keep one of the two.")
 
 
+def _is_record(value: str) -> str:
+    if value and (not value.isascii() or not value.isprintable() or len(value) > 2000 or '"' in value):
+        raise wrong("a TXT record is at most 2000 printable ASCII characters", "Write its text without quotes.")
+    return value
+
+
+def _is_spf(value: str) -> str:
+    if value and value.split(" ", 1)[0].lower() != "v=spf1":
+        raise wrong("an SPF record begins with v=spf1", 'Write the whole text: "v=spf1 mx -all".')
+    return _is_record(value)
+
+
+def _is_dmarc(value: str) -> str:
+    if value and not re.match(r"v=DMARC1(\s*;|$)", value):
+        raise wrong("a DMARC record begins with v=DMARC1", 'Write the whole text: "v=DMARC1; p=reject".')
+    return _is_record(value)
+
+
+class DNS(Part):
+    """The domain's records. In a cluster the operator compares them with what is published, and tells the exact text;
+    one machine does not look."""
+
+    publish: Literal["None", "ExternalDNS"] = "None"
+    """None: the records are only checked. ExternalDNS: a DNSEndpoint object is made with them, for ExternalDNS to
+    publish; its DNSEndpoint source must be switched on."""
+
+    spf: Annotated[str, AfterValidator(_is_spf)] | None = None
+    """The text of the SPF record (RFC 7208). Default: made from the MTA's egress.addresses; without these the record
+    is not judged. "": the domain needs none, nothing is checked."""
+
+    dmarc: Annotated[str, AfterValidator(_is_dmarc)] | None = None
+    """The text of the DMARC record (RFC 9989). Default: any valid record is right, and "v=DMARC1; p=none" is proposed
+    where there is none. "": nothing is checked."""
+
+
 class MailDomainSpec(Part):
     """A domain we receive for."""
 
@@ -188,6 +223,13 @@ class MailDomainSpec(Part):
 
     inbound: Inbound
     """What becomes of mail for it."""
+
+    mta_ref: MTARef | None = None
+    """In a cluster: the one MTA that receives for it. Default: every MTA whose `domainSelector` matches, in this
+    namespace or in one that allows this namespace. On one machine it is the folder's MTA."""
+
+    dns: DNS = DNS()
+    """The domain's records."""
 
     retry: Retry = Retry()
     """When delivery to the next hop is tried again. What is left out is the MTA's value."""

@@ -21,17 +21,10 @@ _QUOTED = re.compile(r"'([^']*)'")
 # Fields that the design has and this version has not: saying so helps more than "unknown field".
 _LATER = {
     "credentials": "there is no server-side AUTH yet, so there are no credentials to match",
-    "namespaces": "a client's namespace is known only in a cluster, which this version does not run in",
-    "podSelector": "a client's pod is known only in a cluster, which this version does not run in",
     "auth": "there is no server-side AUTH yet",
-    "replicas": "one machine is one replica; set workers",
-    "autoscaling": "one machine does not scale; set workers",
+    "autoscaling": "scaling by itself is not in this version; set replicas in a cluster, workers on one machine",
     "outbound": "signing and publishing are not in this version",
-    "dns": "publishing DNS records is not in this version",
     "egressPoolRef": "egress pools are not in this version; use egress",
-    "mtaRef": "all objects of a folder belong to its one MTA",
-    "domainSelector": "all objects of a folder belong to its one MTA",
-    "policySelector": "all objects of a folder belong to its one MTA",
     "status": "status is what a cluster reports, not what a manifest says",
 }
 

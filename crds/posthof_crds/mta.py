@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from posthof_crds import engine
+from posthof_crds.allowed import AllowedNamespace
 from posthof_crds.core import Resource
-from posthof_crds.delivery import DestinationLimits, Egress, Retry, Timeouts
+from posthof_crds.delivery import DestinationLimits, Retry, Timeouts
 from posthof_crds.engine import ListenerRole
 from posthof_crds.fields import (
     FQDN,
@@ -16,6 +17,7 @@ from posthof_crds.fields import (
     Duration,
     FilePath,
     Int,
+    IPAddress,
     ListenAddress,
     Network,
     ObjectName,
@@ -30,6 +32,8 @@ from posthof_crds.fields import (
     seconds_between,
     wrong,
 )
+from posthof_crds.pods import Drain, NetworkPolicy, Observability, PodTemplate, Service
+from posthof_crds.selectors import EVERYTHING, LabelSelector
 
 _LIMITS = engine.ListenerLimits()
 _SPOOL = engine.SpoolSettings(path="")
@@ -126,10 +130,16 @@ class Listener(Part):
     refused."""
 
     address: ListenAddress = ""
-    """The IP address to bind. Default: all addresses of the host, both families."""
+    """The IP address to bind. Default: all addresses of the host, both families. A pod always binds all of its
+    own."""
 
     port: Port
-    """The TCP port; 25 for the world's mail. 0: any free port, for tests."""
+    """The TCP port; 25 for the world's mail. 0: any free port, for tests on one machine. In a cluster it is the port
+    of the Service; the pod itself binds one above 1024 (2525 for 25)."""
+
+    node_port: RemotePort | None = None
+    """In a cluster: the port of every node, where service.type is NodePort or LoadBalancer. Default: the cluster
+    chooses. On one machine it says nothing."""
 
     tls: ListenerTLS | None = None
     """TLS. Default: none is offered, because it needs a certificate."""
@@ -157,10 +167,27 @@ class Spool(Part):
     """Where accepted mail is kept until it is delivered."""
 
     path: FilePath = "/var/spool/posthof"
-    """The spool's folder, on a local disk. A relative path is relative to the current directory of `posthof up`."""
+    """The spool's folder, on a local disk. A relative path is relative to the current directory of `posthof up`. In a
+    cluster it is on the claim, and this says nothing."""
 
     size: Size = _SPOOL.size
-    """Bytes the spool may use; 0: what the volume has. Why: quotas that statfs does not show."""
+    """Bytes the spool may use; 0: what the volume has. Why: quotas that statfs does not show. In a cluster also the
+    size of the claim that is made (0: 10Gi)."""
+
+    storage_class_name: ObjectName | None = None
+    """In a cluster: the StorageClass of the claim that is made. Default: the cluster's own."""
+
+    existing_claim: ObjectName | None = None
+    """In a cluster: a PersistentVolumeClaim of this namespace to keep mail on, instead of one that is made."""
+
+    access_mode: Literal["ReadWriteOnce", "ReadWriteMany"] = "ReadWriteOnce"
+    """In a cluster: who may mount the claim that is made. ReadWriteOnce: the pods of one node, so all pods run on
+    one. ReadWriteMany: pods on many nodes, with storage that can do so."""
+
+    deletion_policy: Literal["Retain", "Drain", "Delete"] = "Retain"
+    """In a cluster: what becomes of the mail when the MTA is deleted. Retain: the claim stays, a new MTA of the same
+    name goes on with it. Drain: pods deliver what is there first, the claim stays. Delete: the claim goes, and all
+    mail in it."""
 
     max_usage: Annotated[Share, Field(ge=0.05)] = _SPOOL.max_usage
     """Share of the size or volume above which mail is refused with 452 4.3.1, while there is still room to
@@ -186,6 +213,12 @@ class Spool(Part):
 
     settle_delay: Annotated[Duration, seconds_between("1ms", "1s")] = _SPOOL.settle_delay
     """How long an outcome may wait for its sync. A crash inside it can cause a duplicate, never a loss."""
+
+    @model_validator(mode="after")
+    def _claim(self) -> Self:
+        if self.existing_claim is not None and self.storage_class_name is not None:
+            raise wrong("storageClassName says nothing beside existingClaim", "Keep one of the two.")
+        return self
 
 
 class Limits(Part):
@@ -214,6 +247,26 @@ class HTTP(Part):
     """The TCP port. 0: any free port, for tests."""
 
 
+class HouseEgress(Part):
+    """What our sessions leave with."""
+
+    addresses: Annotated[tuple[IPAddress, ...], Field(max_length=64)] = ()
+    """Addresses mail leaves from. On one machine at most one IPv4 and one IPv6, which must be this host's (checked at
+    start); default: the kernel chooses. In a cluster all that receivers see, such as those of the nodes or of a
+    gateway: the SPF records of MailDomains are made from them, and routing is the cluster's. Why: reputation, and SPF
+    records, belong to addresses."""
+
+    helo: FQDN | None = None
+    """The name given at EHLO. Default: the MTA's hostname. It should resolve to the source address (RFC 5321
+    4.1.4)."""
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        if len(set(self.addresses)) != len(self.addresses):
+            raise wrong("an address is there twice", "Keep it once.")
+        return self
+
+
 def _is_user(value: str) -> str:
     if value and (
         not value.isascii() or not value.isprintable() or any(c in value for c in " :/") or len(value) > 32
@@ -235,12 +288,43 @@ class MTASpec(Part):
     spool: Spool = Spool()
     """Where accepted mail is kept until it is delivered."""
 
+    replicas: Annotated[Int, Field(ge=1, le=100)] = 1
+    """In a cluster: how many pods run. One machine is always one."""
+
+    service: Service = Service()
+    """In a cluster: how the world reaches the listeners."""
+
+    domain_selector: LabelSelector = EVERYTHING
+    """In a cluster: labels of the MailDomains to receive for, in this namespace and in those allowed. Default: all. A
+    MailDomain with `mtaRef` belongs to that MTA, whatever its labels. One machine takes every MailDomain of the
+    folder."""
+
+    policy_selector: LabelSelector = EVERYTHING
+    """The same for RelayPolicies."""
+
+    allowed_namespaces: Annotated[tuple[AllowedNamespace, ...], Field(max_length=64)] = ()
+    """In a cluster: other namespaces whose MailDomains and RelayPolicies count, and what they may say. Default: none.
+    Without leave a tenant's MailDomain captures nothing. On one machine all objects of the folder count."""
+
+    drain: Drain = Drain()
+    """In a cluster: how a pod ends."""
+
+    pod_template: PodTemplate = PodTemplate()
+    """In a cluster: what pods have beyond what Posthof itself needs."""
+
+    network_policy: NetworkPolicy = NetworkPolicy()
+    """In a cluster: the NetworkPolicy around the pods."""
+
+    observability: Observability = Observability()
+    """In a cluster: what makes the pods visible to others."""
+
     mail_root: FilePath = "/var/mail/posthof"
     """The folder below which Maildirs are (inbound mode Maildir). A relative path is relative to the current
-    directory of `posthof up`."""
+    directory of `posthof up`. In a cluster it is on the claim, and this says nothing."""
 
     state_dir: FilePath = "/var/lib/posthof"
-    """The folder for what must survive a restart and is not mail: self-signed key pairs, the admin token."""
+    """The folder for what must survive a restart and is not mail: self-signed key pairs, the admin token. In a
+    cluster nothing is kept there, and this says nothing."""
 
     double_bounce_to: Address | None = None
     """Where a report goes that cannot be delivered, and mail to `postmaster` that has no other place. Default:
@@ -259,7 +343,7 @@ class MTASpec(Part):
 
     user: Annotated[str, AfterValidator(_is_user)] = ""
     """The user to become after the ports are bound. Default: stay who you are. Needed to bind port 25 as root and not
-    remain root."""
+    remain root. In a cluster pods never are root, and this says nothing."""
 
     limits: Limits = Limits()
     """Limits of the whole MTA."""
@@ -270,7 +354,7 @@ class MTASpec(Part):
     timeouts: Timeouts = Timeouts()
     """How long peers may be silent when we deliver."""
 
-    egress: Egress = Egress()
+    egress: HouseEgress = HouseEgress()
     """Source addresses and EHLO name, where a RelayPolicy has none of its own."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -278,7 +362,8 @@ class MTASpec(Part):
     less than one needs to find a message again."""
 
     http: HTTP = HTTP()
-    """Health, metrics and the admin API."""
+    """Health, metrics and the admin API. In a cluster the admin API is on the pod's loopback, health and metrics are
+    on port 8080, and this says nothing."""
 
 
 class MTA(Resource):

@@ -11,10 +11,11 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from posthof_crds.core import Resource
+from posthof_crds.core import MTARef, Resource
 from posthof_crds.delivery import Auth, DestinationLimits, Egress, NextHop, Retry
 from posthof_crds.engine import ActionKind, ListenerRole, TLSLevel
 from posthof_crds.fields import Address, Int, Line, Network, Part, Pattern, wrong
+from posthof_crds.selectors import LabelSelector
 
 _STATUS = re.compile(r"[45]\.\d{1,3}\.\d{1,3}")
 _HEADER = re.compile(r"[!-9;-~]{1,76}")
@@ -60,6 +61,15 @@ class Match(Part):
     clients: Annotated[tuple[Network, ...], Field(max_length=10_000)] = ()
     """Networks of the client, such as 192.0.2.0/24. Compared with the peer's address, or the one a trusted balancer
     gives by PROXY."""
+
+    namespaces: LabelSelector | None = None
+    """In a cluster: labels of the namespaces of the client's pod; `{}` is every namespace. A pod is known by its
+    address, so this counts on listeners of role Internal, and on others while clients come with their own addresses
+    (ClientIPPreserved). On one machine it never holds."""
+
+    pod_selector: LabelSelector | None = None
+    """In a cluster: labels of the client's pod, in the namespaces above, or in the policy's own where there are none.
+    On one machine it never holds."""
 
     senders: Annotated[tuple[Pattern, ...], Field(max_length=10_000)] = ()
     """Patterns over the envelope sender: bob@example.org, *@example.org, example.org, *.example.org, `<>`. Anyone can
@@ -136,6 +146,10 @@ class RelayPolicySpec(Part):
 
     action: Action
     """What becomes of it."""
+
+    mta_ref: MTARef | None = None
+    """In a cluster: the one MTA that obeys it. Default: every MTA whose `policySelector` matches, in this namespace
+    or in one that allows this namespace. On one machine it is the folder's MTA."""
 
     tls: TLSLevel = TLSLevel.MAY
     """What outgoing sessions demand. None: plain text. May: TLS if offered, as the world's MX hosts do. Encrypt:

@@ -23,7 +23,7 @@ from posthof_crds.maildomain import MailDomain
 from posthof_crds.manifests import Entry, Manifests
 from posthof_crds.mta import MTA, Listener
 from posthof_crds.problems import Problem, did_you_mean, sentence
-from posthof_crds.relaypolicy import RelayPolicy
+from posthof_crds.relaypolicy import Match, RelayPolicy
 
 Declared = set[tuple[str, str]]  # (kind, name) of every document, valid or not
 _ANYWHERE = Path("/")  # paths do not matter to these rules
@@ -42,6 +42,7 @@ def check(manifests: Manifests, declared: Declared) -> tuple[list[Problem], list
     found = [
         *_namespaces(manifests),
         *_listeners(manifests, declared),
+        *_egress(manifests),
         *_certificates(manifests, declared),
         *_domains(manifests, declared),
         *_aliases(manifests, domains),
@@ -114,6 +115,15 @@ def _listener(entry: Entry[MTA], listener: Listener, before: Sequence[Listener],
         )
 
 
+def _egress(manifests: Manifests) -> Iterator[Found]:
+    for entry in manifests.mtas:
+        addresses = entry.object.spec.egress.addresses
+        if len({":" in address for address in addresses}) != len(addresses):
+            what = "several addresses of one family, and one machine sends from one of each"
+            at: FieldPath = ("spec", "egress", "addresses")
+            yield Found(entry.document.problem(at, what, "Keep one IPv4 and one IPv6 address."))
+
+
 def _overlap(address: str, port: int, other: str, other_port: int) -> bool:
     """Would the two binds meet? Port 0 never does."""
     if port != other_port or port == 0:
@@ -129,7 +139,13 @@ def _overlap(address: str, port: int, other: str, other_port: int) -> bool:
 
 def _certificates(manifests: Manifests, declared: Declared) -> Iterator[Found]:
     for entry in manifests.certificates:
-        ref = entry.object.spec.issuer.secret_ref
+        issuer = entry.object.spec.issuer
+        for field, given in (("ca", issuer.ca), ("certManager", issuer.cert_manager)):
+            if given is not None:
+                what = f"{field} works in a cluster, where the operator asks for the certificate"
+                at: FieldPath = ("spec", "issuer", field)
+                yield Found(entry.document.problem(at, what, "Write selfSigned, secretRef or files."))
+        ref = issuer.secret_ref
         if ref is not None:
             at = ("spec", "issuer", "secretRef")
             yield from _secret_keys(manifests, declared, entry, at, ref.name, ref.cert_key, ref.private_key_key)
@@ -317,6 +333,11 @@ def _policies(manifests: Manifests, declared: Declared) -> Iterator[Found]:
             elif manifests.mtas and all(listener.role is not role for listener in listeners):
                 what = f"the MTA has no listener of role {role}, so this never matches"
                 yield Found(document.problem(at, what, "Add such a listener, or remove the role."), True)
+        for field, given in (("namespaces", spec.match.namespaces), ("podSelector", spec.match.pod_selector)):
+            if given is not None:
+                what = f"{field} never holds on one machine: a client's pod is known only in a cluster"
+                instead = "Write match.clients, or leave the rule to the cluster."
+                yield Found(document.problem(("spec", "match", field), what, instead), True)
         auth = spec.action.auth
         if auth is not None:
             at = ("spec", "action", "auth", "secretName")
@@ -362,7 +383,7 @@ def _shadowed(manifests: Manifests) -> Iterator[Found]:
     ordered = sorted(manifests.policies, key=lambda entry: (-entry.object.spec.priority, entry.name))
     for n, entry in enumerate(ordered):
         match, action = entry.object.spec.match, entry.object.spec.action.type
-        takes_all = not any((match.listener_roles, match.clients, match.senders, match.recipients, match.headers))
+        takes_all = match == Match()
         if takes_all and action in (ActionKind.REJECT, ActionKind.DISCARD, ActionKind.REDIRECT):
             for later in ordered[n + 1 :]:
                 what = f'never asked: RelayPolicy "{entry.name}" before it matches all mail'

@@ -15,7 +15,8 @@ OUT = "match: {clients: [10.0.0.0/8]}\naction: {type: Direct}"
     [
         ("hostnam: mx.example.org", 'spec.hostnam: unknown field | Did you mean "hostname"?'),
         ("hostName: mx.example.org", 'spec.hostName: unknown field | Did you mean "hostname"?'),
-        ("replicas: 3", "spec.replicas: unknown field | Remove it: one machine is one replica; set workers."),
+        ("replicas: 0", "spec.replicas: is too small | Write 1 or more."),
+        ("autoscaling: {}", "spec.autoscaling: unknown field | Remove it: scaling by itself is not in this version"),
         ("workers: many", "spec.workers: this is a text, and a whole number is wanted | Write the number"),
         ('workers: "4"', "spec.workers: this is a text, and a whole number is wanted | Write the number"),
         ("workers: 4.5", "spec.workers: this is a number, and a whole number is wanted"),
@@ -42,7 +43,7 @@ OUT = "match: {clients: [10.0.0.0/8]}\naction: {type: Direct}"
             'spec.logLevel: "verbose" is not known here | Known here: debug, info, warning, error.',
         ),
         ("logLevel: Info", 'spec.logLevel: "Info" is not known here | Did you mean "info"?'),
-        ("egress: {addresses: [192.0.2.1, 192.0.2.2]}", "spec.egress: two addresses of one family"),
+        ("egress: {addresses: [192.0.2.1, 192.0.2.2]}", "spec.egress.addresses: several addresses of one family"),
         ("egress: {helo: mx}", "spec.egress.helo: 'mx' is not a fully qualified domain name"),
         ("egress: {helo: mx_1.example.org}", "spec.egress.helo: 'mx_1.example.org' is not a fully qualified"),
         ("egress: {addresses: [eth0]}", "spec.egress.addresses[0]: 'eth0' is not an IP address"),
@@ -257,8 +258,8 @@ def test_a_domain_is_a_full_name(name: str, told: str) -> None:
             "spec.match.credentials: unknown field | Remove it: there",
         ),
         (
-            "match: {podSelector: {}}\naction: {type: Reject}",
-            "spec.match.podSelector: unknown field | Remove it: a client",
+            "match: {podSelector: {app: web}}\naction: {type: Reject}",
+            "spec.match.podSelector.app: unknown field | Known here: matchExpressions, matchLabels.",
         ),
         (
             "match: {client: [10.0.0.0/8]}\naction: {type: Reject}",
@@ -332,12 +333,12 @@ def test_a_password_is_not_sent_in_plain_text(tls: str, host: str, told: str) ->
     [
         (
             "dnsNames: [mx.example.org]\nissuer: {}",
-            "spec.issuer: issuer is exactly one of selfSigned, secretRef, files",
+            "spec.issuer: issuer is exactly one of selfSigned, ca, secretRef, certManager, files",
         ),
         ("dnsNames: []\nissuer: {selfSigned: {}}", "spec.dnsNames: has too few entries"),
         (
             "dnsNames: [mx.example.org]\nissuer: {acme: {}}",
-            "spec.issuer.acme: unknown field | Known here: files, secretRef",
+            "spec.issuer.acme: unknown field | Known here: ca, certManager, files, secretRef",
         ),
         (
             "dnsNames: [mx.example.org]\nissuer: {secretRef: {name: no}}",
