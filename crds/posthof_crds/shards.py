@@ -6,7 +6,11 @@ Rules of this file
 - A shard says which revision it belongs to (engine.content_hash of the config), its place and how many there are.
   Shards of two revisions are never mixed: while only some of them have changed, there is no config (Incomplete).
   Shards left over from a revision that needed more of them do not matter.
-- Keys go to a shard by the hash of their name, so a changed key changes one Secret.
+- Keys go to a shard by the hash of their Secret, so a changed Secret changes one shard: a certificate and its key
+  come together.
+- What is written may bear a stamp in front (`stamped`): the moment its content was new. A pod that sees an object twice,
+  from the API server and as a mounted file that is a minute behind, never goes back from the newer to the older one.
+  Everything here reads with and without a stamp, and the content below it is what equal bytes are promised of.
 """
 
 from __future__ import annotations
@@ -26,6 +30,9 @@ MAX_CONFIG_SHARDS = 8
 KEY_SHARDS = 4
 _CHUNK = MAX_BYTES - 256  # room for the head
 _MAX_PLAIN = 512 * 1024 * 1024  # what a config may be when unpacked
+
+_STAMP = b"\xc1PH1"  # no msgpack and no zlib begins so
+_STAMPED = len(_STAMP) + 8
 
 _encode = msgspec.msgpack.Encoder(order="deterministic").encode
 
@@ -91,7 +98,7 @@ def revision_of(shards: Mapping[int, bytes]) -> str:
 def _complete(shards: Mapping[int, bytes]) -> list[_Shard]:
     by_revision: dict[str, dict[int, _Shard]] = {}
     for index, data in shards.items():
-        shard = _decoded(data, _Shard)
+        shard = _decoded(content_of(data), _Shard)
         if shard.format != FORMAT:
             raise Unreadable(f"shard {index} has format {shard.format}, and this version reads {FORMAT}")
         if shard.index == index and 0 <= index < shard.count <= MAX_CONFIG_SHARDS:
@@ -123,6 +130,30 @@ def _decoded(data: bytes, kind: Any) -> Any:
         raise Unreadable(f"a shard cannot be read: {error}") from None
 
 
+# -- stamps ----------------------------------------------------------------------------------------------------------
+
+
+def stamped(content: bytes, now: float, previous: bytes | None = None) -> bytes:
+    """`content` with the moment (unix seconds) it is written at. `previous`: what stands there now; it is given back
+    where its content is the same, and a stamp is always later than it."""
+    last = 0
+    if previous is not None:
+        if content_of(previous) == content:
+            return previous
+        last = stamp_of(previous)
+    return _STAMP + max(int(now * 1000), last + 1).to_bytes(8) + content
+
+
+def stamp_of(data: bytes) -> int:
+    """Milliseconds since 1970; 0: it bears no stamp."""
+    return int.from_bytes(data[len(_STAMP) : _STAMPED]) if data.startswith(_STAMP) else 0
+
+
+def content_of(data: bytes) -> bytes:
+    """Without its stamp."""
+    return data[_STAMPED:] if data.startswith(_STAMP) else data
+
+
 # -- keys ------------------------------------------------------------------------------------------------------------
 
 
@@ -130,7 +161,7 @@ def key_shards(keys: Mapping[str, bytes], count: int = KEY_SHARDS) -> list[bytes
     """`count` shards, also empty ones. `keys`: "namespace/secret/key" -> value. Raises TooLarge."""
     parts: list[dict[str, bytes]] = [{} for _ in range(count)]
     for name, value in keys.items():
-        parts[_place(name, count)][name] = value
+        parts[_place(name.rpartition("/")[0], count)][name] = value
     shards = [_encode(_Keys(format=FORMAT, keys=part)) for part in parts]
     for n, shard in enumerate(shards):
         _fits(shard, f"the key material of shard {n}")
@@ -141,15 +172,15 @@ def read_keys(shards: Iterable[bytes]) -> dict[str, bytes]:
     """What `key_shards` was given; raises Unreadable. Missing shards are left out by the caller."""
     keys: dict[str, bytes] = {}
     for data in shards:
-        shard = _decoded(data, _Keys)
+        shard = _decoded(content_of(data), _Keys)
         if shard.format != FORMAT:
             raise Unreadable(f"a key shard has format {shard.format}, and this version reads {FORMAT}")
         keys.update(shard.keys)
     return keys
 
 
-def _place(name: str, count: int) -> int:
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) % count
+def _place(secret: str, count: int) -> int:
+    return int.from_bytes(hashlib.sha256(secret.encode()).digest()[:4]) % count
 
 
 def _fits(data: bytes, what: str) -> None:
@@ -169,7 +200,7 @@ def pods_shard(pods: Mapping[str, Sequence[str]]) -> bytes:
 
 def read_pods(data: bytes) -> dict[str, tuple[str, ...]]:
     """What `pods_shard` was given; raises Unreadable."""
-    shard = _decoded(_unpacked(data), _Pods)
+    shard = _decoded(_unpacked(content_of(data)), _Pods)
     if shard.format != FORMAT:
         raise Unreadable(f"the list of pods has format {shard.format}, and this version reads {FORMAT}")
     pods: dict[str, tuple[str, ...]] = shard.pods

@@ -58,6 +58,7 @@ def test_addresses_count_where_nothing_can_hide_them(
 def test_a_nodes_address_is_no_front_end_and_a_trusted_front_end_vouches() -> None:
     assert not desk(front_ends=("10.0.0.0/8",)).session(NODE, 1).has_xclient
     trusting = desk(front_ends=("10.0.0.0/8",), preserved=True)
+    trusting.clients.enter(NODE, 0.0)
     session = trusting.session(NODE, 1)
     dialogue = Dialogue(session, trusting)
     dialogue.greet()
