@@ -306,3 +306,26 @@ def test_hundreds_of_tries_need_few_records_and_one_sync(tmp_path: Path) -> None
             assert all(first.spool.may_dot(one.ref) for one in stored)
 
     asyncio.run(main())
+
+
+def test_a_segment_of_settles_has_no_end_and_keeps_none_in_memory(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with running(settings(tmp_path)) as first:
+            for _ in range(20):
+                await first.put()
+        async with running(settings(tmp_path)) as second:
+            await second.spool.adopt_now()
+            for attempts in range(20):
+                for live in second.lives:
+                    second.spool.settle(live.ref, waiting(Held(0, 5000.0, attempts)))
+            (lane,) = second.spool._core.lanes.values()
+            assert lane.current is not None
+            assert len(lane.current.end) == 0
+        (written,) = found(tmp_path, "lanes/*/2-1.seg")
+        assert written.read_bytes().count(b"450 later") == 400
+        async with running(settings(tmp_path)) as third:
+            await third.spool.adopt_now()
+            assert {live.waiting for live in third.lives} == {(Held(0, 5000.0, 19),)}
+            assert len(third.lives) == 20
+
+    asyncio.run(main())

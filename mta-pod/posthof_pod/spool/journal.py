@@ -30,6 +30,7 @@ from .volume import Disk
 GATHER = 0.001  # seconds a turn waits for more messages while several senders wait at once
 APPEND_DELAY = 0.01  # seconds a settle waits for a turn to ride along before it is written by itself
 CLOSED_DELAY = 1.0  # seconds until the settles of a lane without new mail are synced
+END_KEPT = 4096  # bytes of `end` that are always kept
 SEALING = 128  # bytes kept free for the head and the foot of `end`
 MOST_OPEN = 64  # segments of closed lanes kept open for writing
 
@@ -134,7 +135,11 @@ class Journal:
             segment.parts.append(prefix + _crc(crc32(meta, crc32(prefix))) + meta)
         offset = segment.position
         segment.position = offset + HEADER_BYTES + length
-        segment.end += _entry(kind, flags, offset, length, size) + meta
+        if segment.has_end:
+            end = segment.end
+            end += _entry(kind, flags, offset, length, size) + meta
+            if 2 * len(end) > segment.position + END_KEPT:
+                segment.drop_end()
         segment.entries.append(entry)
         if not segment.is_touched:
             segment.is_touched = True
@@ -153,8 +158,8 @@ class Journal:
             segment.parts.append(segment.settle_head + record.CRC_NUMBER.pack(crc, number))
             offset = segment.position
             segment.position = offset + HEADER_BYTES + 8
-            segment.end += record.ENTRY.pack(record.SETTLE, flags, offset, 8, 8)
-            segment.end += meta
+            if segment.has_end:
+                segment.end += _entry(record.SETTLE, flags, offset, 8, 8) + meta
             segment.entries.append((SETTLED_DONE, flags, meta))
             if not segment.is_touched:
                 segment.is_touched = True
@@ -195,13 +200,13 @@ class Journal:
         self.settle_later(lane)
 
     def seal(self, lane: Lane) -> None:
-        """Nothing more goes into the lane's present segment; with contents it gets its `end`."""
+        """Nothing more goes into the lane's present segment; one that is mostly contents gets its `end`."""
         segment = lane.current
         if segment is None:
             return
         lane.current = None
         segment.is_sealed = True
-        if segment.has_content:
+        if segment.has_content and segment.has_end:
             payload = bytes(segment.end)
             parts = record.frame(segment.nonce, record.END, 0, b"", (payload,))
             parts.append(record.footer(segment.nonce, HEADER_BYTES + len(payload)))

@@ -51,6 +51,7 @@ class Segment:
         "end",
         "entries",
         "has_content",
+        "has_end",
         "is_kept",
         "is_lost",
         "is_pinned",
@@ -81,6 +82,7 @@ class Segment:
         self.written = size  # records before this offset can be read back
         self.deadline = 0.0  # monotonic: when its settles must be synced; 0: none wait
         self.end = bytearray()  # what `end` will say
+        self.has_end = True  # it will have one
         self.live = 0  # messages whose accept lies here
         self.live_bytes = 0
         self.is_sealed = log is None
@@ -93,6 +95,11 @@ class Segment:
         if nonce:
             self.settle_head = record.PREFIX.pack(nonce, record.VERSION, record.SETTLE, record.DONE, 8, 8)
             self.settle_crc = crc32(self.settle_head)
+
+    def drop_end(self) -> None:
+        """It is mostly settles: its records themselves are hardly more to read than an `end`, and need no memory."""
+        self.end = bytearray()
+        self.has_end = False
 
 
 class Lane:
