@@ -19,6 +19,7 @@ COMMANDS = {
     "queue": "what waits, and why; flush, hold, release, delete",
     "trace": "the life of a message that is queued or recently left",
     "send": "send a test mail",
+    "roundtrip": "send a mail and wait until it comes back",
     "sendmail": "take a message as sendmail(1) does",
     "mailq": "show the queue as mailq(1) does",
     "spool": "look into a spool: verify it, read its records",

@@ -96,12 +96,19 @@ def wire(content: bytes) -> bytes:
 
 
 def submit(
-    server: str, mail: Mail, options: Options = PLAIN, *, say: Callable[[str], object] | None = None
+    server: str,
+    mail: Mail,
+    options: Options = PLAIN,
+    *,
+    say: Callable[[str], object] | None = None,
+    timeout: float = SECONDS,
 ) -> Accepted:
-    """Hand `mail` to `server` ("host:port", "[::1]:25" or "host"). Raises NotSent; then nothing was sent."""
+    """Hand `mail` to `server` ("host:port", "[::1]:25" or "host"). Raises NotSent; then nothing was sent.
+
+    `timeout`: seconds for each answer."""
     host, port = split(server)
     check(mail.sender, *mail.recipients)
-    client = _Client(local_hostname=options.helo or None, timeout=SECONDS)
+    client = _Client(local_hostname=options.helo or None, timeout=timeout)
     client.say = say
     try:
         with contextlib.closing(client):
