@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/pytest
 
-.PHONY: help up test crash check bench docs lock clean
+.PHONY: help up test crash check bench docs lock images e2e clean
 
 help:
 	@echo 'make up      run the quickstart (examples/quickstart) in the foreground; Ctrl-C stops it'
@@ -12,6 +12,8 @@ help:
 	@echo 'make check   ruff, format, mypy, import layers, generated files in step'
 	@echo 'make bench   Posthof, Postfix, Exim and OpenSMTPD side by side; build/bench.json'
 	@echo 'make crash   the whole crash walk (make test takes a seeded sample)'
+	@echo 'make images  both container images as OCI archives in build/images; REGISTRY=host/path pushes them'
+	@echo 'make e2e     a real two-node Kubernetes, the chart and the scenarios; SCENARIOS=smoke, KUBECONFIG=... REGISTRY=...'
 	@echo 'make docs    write docs/reference from the models'
 	@echo 'make lock    resolve the dependencies anew into requirements.lock'
 
@@ -43,6 +45,12 @@ docs: $(VENV)/.stamp
 
 bench: $(VENV)/.stamp
 	$(BIN)/python tests/bench/run.py $(BENCH_ARGS)
+
+images: $(VENV)/.stamp
+	VENV=$(VENV) scripts/images
+
+e2e: $(VENV)/.stamp
+	$(BIN)/python e2e/run.py $(SCENARIOS)
 
 lock: $(VENV)/.stamp
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
