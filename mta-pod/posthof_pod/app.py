@@ -149,6 +149,7 @@ class Worker:
             on_live=lambda lives: flow.replayed(lives, mta),
             on_event=self._spool_event,
             on_gone=self._lane_gone,
+            has_mate=True,
         )
         mta.pool = Pool(
             mta.backlog,

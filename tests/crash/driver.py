@@ -83,6 +83,7 @@ class Worker:
             clock=lambda: 1_000_000.0,
             volume=self.volume or Volume(settings.path, sync=settings.sync),
             random=chance.randbytes,
+            has_mate=bool(request.get("has_mate")),
         )
         self.core = self.spool._core
         self.refs: dict[str, int] = {}

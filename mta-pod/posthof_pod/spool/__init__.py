@@ -4,6 +4,7 @@ belong here: when and where a message is tried (schedule, deliver), what is said
     volume      every system call            record, layout   bytes and names
     protocol    who owns a lane, in steps    replay, reading  segments and messages read back
     iothread    the one thread that writes   lane             the index in memory
+    mate        a process that syncs         syncer           the worker's end of it
     journal     group commit                 blob             content in files of their own
     core        the lanes of this worker     store            `Spool`, the public face
     adopt, share, compact, space, keeper     take-over, sharing, compaction, room, and the task that does them

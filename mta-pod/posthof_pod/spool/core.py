@@ -20,7 +20,8 @@ from .journal import Journal
 from .lane import BLOB, Lane, LaneState, Segment
 from .protocol import Folder, Removal, Steps
 from .record import Start
-from .volume import Disk
+from .syncer import Syncer
+from .volume import Disk, Volume
 
 T = TypeVar("T")
 
@@ -85,6 +86,7 @@ class Core:
         clock: Callable[[], float],
         monotonic: Callable[[], float],
         random: Callable[[int], bytes],
+        has_mate: bool = False,
     ) -> None:
         self.settings = settings
         self.worker = worker
@@ -107,6 +109,7 @@ class Core:
             monotonic=monotonic,
             random=random,
         )
+        self._has_mate = has_mate
         self.cache = Cache(settings.cache_bytes)
         self.counters = Counters()
         self.lanes: dict[int, Lane] = {}
@@ -124,6 +127,18 @@ class Core:
         self._read_jobs = 0
         self._slots = 0
         self._looking: asyncio.Future[None] | None = None
+
+    def find_mate(self) -> None:
+        """Start the process that syncs for us. None on a volume that others write too: there a sync lasts long, a
+        write may wait for a server, and the I/O thread does all."""
+        disk = self.disk
+        if not (self._has_mate and isinstance(disk, Volume) and disk.is_local and disk.is_syncing):
+            return
+        latch, text = disk.full(layout.latch(self.worker)), layout.open_text(self.worker)
+        try:
+            self.journal.syncer = Syncer(self.loop, latch, text, on_lost=lambda: self.event("mate_lost"))
+        except OSError as error:
+            self.event("no_mate", error=str(error))
 
     # -- the volume -------------------------------------------------------------------------------------------------
 

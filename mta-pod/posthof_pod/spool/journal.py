@@ -1,8 +1,11 @@
 """Group commit: records of many messages become one write, one sync, one look.
 
 Rules of this file
-- Records are encoded and placed on the loop, in the order they are told; one turn (protocol.turn) is with the I/O
-  thread at a time, the next one gathers meanwhile.
+- Records are encoded and placed on the loop, in the order they are told; one turn (protocol.turn) is under way at a
+  time, the next one gathers meanwhile.
+- The I/O thread makes the calls of a turn. A short turn, which only appends to open segments whose names are durable,
+  is written by the loop itself and synced by the mate (syncer.py), where there is one: the same calls in the same
+  order, without a thread that fights the loop for the interpreter's lock.
 - Nobody is told of success before the turn that synced the record had a good look.
 - A segment with an error is given up whole: accepts not yet synced are answered 451 and get a settle `refused` in the
   next segment, settles are written there again, and the lane sends no dot until these are synced.
@@ -25,7 +28,8 @@ from .lane import PENDING, Lane, LaneState, Segment
 from .layout import SegmentName
 from .protocol import BlobFile, Log, Look, Removal, Turned, Write
 from .record import HEADER_BYTES, Start
-from .volume import Disk
+from .syncer import Syncer
+from .volume import IOV_MAX, Disk
 
 GATHER = 0.001  # seconds a turn waits for more messages while several senders wait at once
 APPEND_DELAY = 0.01  # seconds a settle waits for a turn to ride along before it is written by itself
@@ -33,6 +37,7 @@ CLOSED_DELAY = 1.0  # seconds until the settles of a lane without new mail are s
 END_KEPT = 4096  # bytes of `end` that are always kept
 SEALING = 128  # bytes kept free for the head and the foot of `end`
 MOST_OPEN = 64  # segments of closed lanes kept open for writing
+SHORT = 1024 * 1024  # bytes the loop writes itself; more of them would keep it from its sessions
 
 # What `Segment.entries` holds until the record is synced: a tuple that begins with one of these.
 ACCEPTED = 0  # row, future, stored, BlobFile | None
@@ -95,6 +100,7 @@ class Journal:
         self._removals: list[tuple[Lane, Removal, float]] = []  # with the time they are due
         self._waiters: list[asyncio.Future[None]] = []
         self._open: dict[Log, None] = {}  # in the I/O thread only: least recently used first
+        self.syncer: Syncer | None = None  # the mate, once it is there
         self._is_busy = False
         self._is_urgent = False
         self._is_scheduled = False
@@ -206,6 +212,7 @@ class Journal:
             return
         lane.current = None
         segment.is_sealed = True
+        self._let_go(segment)
         if segment.has_content and segment.has_end:
             payload = bytes(segment.end)
             parts = record.frame(segment.nonce, record.END, 0, b"", (payload,))
@@ -247,7 +254,8 @@ class Journal:
         nonce = self._random(record.NONCE_BYTES)
         lower = tuple((*old.name, old.position) for old in lane.segments if old.name.claim < lane.claim)
         start = Start(lane.name, lane.claim, name.k, self._worker, lower)
-        segment = Segment(name, log=Log(lane.folder, name), nonce=nonce)
+        is_near = lane.state is LaneState.OPEN
+        segment = Segment(name, log=Log(lane.folder, name, is_near=is_near), nonce=nonce)
         segment.parts = protocol.open_parts(start, nonce)
         segment.position = sum(map(len, segment.parts))
         meta = record.start_meta(start)
@@ -310,7 +318,40 @@ class Journal:
             return
         self._is_busy = True
         self.began = now
-        self._thread.put(batch)
+        if not (self.syncer is not None and self.syncer.is_there and batch.is_short):
+            self._thread.put(batch)
+        else:
+            self._turn_here(batch, self.syncer)
+
+    def _turn_here(self, batch: _Batch, syncer: Syncer) -> None:
+        """A short turn: write on the loop, then let the mate sync and look."""
+        failures: dict[Log | BlobFile, OSError] = {}
+        promising: Log | None = None
+        for log, offset, parts, is_synced, _ in batch.writes:
+            try:
+                protocol.run(self._disk, protocol.append(log, offset, parts))
+            except OSError as error:
+                failures[log] = error
+            else:
+                promising = log if is_synced else promising
+        if promising is not None:
+
+            def done(error: OSError | None, look: Look, at: float) -> None:
+                if error is not None:
+                    failures[promising] = error
+                self.turned(batch, Turned(look, at, failures))
+
+            try:
+                syncer.sync(promising, done)
+                return
+            except OSError as error:  # it was not asked
+                failures[promising] = error
+        self.turned(batch, Turned(None, 0.0, failures))
+
+    def _let_go(self, segment: Segment) -> None:
+        """Nothing more is written to this segment in a short turn."""
+        if self.syncer is not None and segment.log is not None:
+            self.syncer.forget(segment.log)
 
     def _take_removals(self, batch: _Batch, now: float) -> set[Lane]:
         """Removals go when they are due, or the turn is urgent anyway; all of their lanes is synced before."""
@@ -407,6 +448,7 @@ class Journal:
 
     def _give_up(self, lane: Lane, segment: Segment, error: OSError, entries: list[Sequence[Any]]) -> None:
         """Nothing more goes into this segment; what of it was not synced goes to the next one, or is refused."""
+        self._let_go(segment)
         entries = entries + segment.entries
         segment.entries = []
         segment.parts = []
@@ -499,6 +541,8 @@ class Journal:
         for timer in (self._timer, self._soon):
             if timer is not None:
                 timer.cancel()
+        if self.syncer is not None:
+            self.syncer.stop()
 
     # -- in the I/O thread ------------------------------------------------------------------------------------------
 
@@ -536,7 +580,8 @@ class Journal:
                 self._open[log] = None
         if len(self._open) > MOST_OPEN:
             synced = {write.log for write in batch.writes if write.is_synced}
-            for log in [log for log in self._open if log in synced][: len(self._open) - MOST_OPEN]:
+            idle = [log for log in self._open if log in synced and not log.is_near]
+            for log in idle[: len(self._open) - MOST_OPEN]:
                 del self._open[log]
                 self._close(log)
 
@@ -551,6 +596,8 @@ class Journal:
     def close_logs(self, lane: Lane) -> asyncio.Future[None]:
         """The lane is no longer ours."""
         logs = [segment.log for segment in lane.segments if segment.log is not None]
+        for segment in lane.segments:
+            self._let_go(segment)
 
         def close() -> None:
             for log in logs:
@@ -594,6 +641,18 @@ class _Batch:
             segment.entries = []
             segment.is_urgent = False
             segment.deadline = 0.0
+
+    @property
+    def is_short(self) -> bool:
+        """Only appends to open segments of lanes that take mail, at most one of them to be synced, and not much."""
+        if self.blobs or self.removals or len(self.entries) > 1:
+            return False
+        for (lane, segment, end), (log, offset, parts, _, is_last) in zip(self.segments, self.writes, strict=True):
+            if lane.state is not LaneState.OPEN or segment.is_lost or is_last or end - offset > SHORT:
+                return False
+            if not (log.is_near and log.is_linked and log.fd >= 0 and len(parts) <= IOV_MAX):
+                return False
+        return True
 
     def work(self) -> None:
         self.journal.work(self)

@@ -42,6 +42,7 @@ class Keeper:
         await core.thread.call(partial(self._adopter.liveness.begin, core.disk, core.worker))
         await core.io(protocol.make_latch(core.worker))
         await core.look()
+        core.find_mate()
         self._task = core.loop.create_task(self._run())
 
     async def stop(self) -> None:

@@ -143,9 +143,12 @@ class Folder:
 class Log:
     """A segment being written: only its writer holds one, so only one thread does."""
 
-    __slots__ = ("fd", "folder", "is_linked", "is_made", "name", "path")
+    __slots__ = ("fd", "folder", "is_linked", "is_made", "is_near", "name", "path")
 
-    def __init__(self, folder: Folder, name: SegmentName, *, fd: int = -1, is_made: bool = False) -> None:
+    def __init__(
+        self, folder: Folder, name: SegmentName, *, fd: int = -1, is_made: bool = False, is_near: bool = False
+    ) -> None:
+        self.is_near = is_near  # the loop writes it too (journal.py): it stays open until it is sealed
         self.folder = folder
         self.name = name
         self.path = layout.segment(folder.lane, name.claim, name.k)

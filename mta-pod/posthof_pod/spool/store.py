@@ -57,9 +57,11 @@ class Spool:
         volume: Disk | None = None,
         random: Callable[[int], bytes] = os.urandom,
         max_live: int = 1_500_000,
+        has_mate: bool = False,
     ) -> None:
         """`worker_id`: random, made at every start (layout.new_worker). `max_live`: messages this worker takes over
-        at most; lanes beyond that are left to others and counted as unowned.
+        at most; lanes beyond that are left to others and counted as unowned. `has_mate`: a process beside this one
+        may do the syncs (mate.py); `monotonic` must be the system's then.
 
         `on_live` gets slices of what was replayed, `on_gone` the refs of a lane that goes to a peer (it returns those
         that are in a session right now), `on_event` everything a person may want to know, by name.
@@ -74,6 +76,7 @@ class Spool:
             clock=clock,
             monotonic=monotonic,
             random=random,
+            has_mate=has_mate,
         )
         self.worker_id = worker_id
         self._loop = loop

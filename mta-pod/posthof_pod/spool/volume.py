@@ -1,4 +1,5 @@
-"""The volume: every system call on the spool passes through here, and nothing else does I/O on it.
+"""The volume: every system call on the spool passes through here, and nothing else does I/O on it (but mate.py, which
+syncs and looks for us in a process of its own).
 
 Rules of this file
 - One method is one step of the protocol; calls that change something are one system call each (named after it), so a
@@ -79,6 +80,19 @@ class Volume:
         self._is_syncing = sync
         os.makedirs(self.root, mode=0o750, exist_ok=True)
         self._direct = os.O_DIRECT if (is_network(self.root) if direct is None else direct) else 0
+
+    @property
+    def is_local(self) -> bool:
+        """Only this machine writes here: nothing waits for a server, and the page cache is the truth."""
+        return not self._direct
+
+    @property
+    def is_syncing(self) -> bool:
+        return self._is_syncing
+
+    def full(self, path: str) -> str:
+        """The path for another process."""
+        return self._prefix + path
 
     # -- reading: a fresh open each time ---------------------------------------------------------------------------
 
