@@ -21,6 +21,7 @@ from posthof_operator.records import Records
 from posthof_operator.resources import Key
 from posthof_operator.settings import Settings
 from posthof_operator.store import Store
+from posthof_operator.watches import Watches
 from posthof_operator.workqueue import Task, WorkQueue
 
 
@@ -59,6 +60,7 @@ class World:
         api: Api,
         store: Store,
         queue: WorkQueue,
+        watches: Watches,
         records: Records,
         metrics: Metrics,
         clock: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC),
@@ -67,6 +69,7 @@ class World:
         self.api = api
         self.store = store
         self.queue = queue
+        self.watches = watches
         self.records = records
         self.metrics = metrics
         self.now = clock

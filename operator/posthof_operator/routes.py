@@ -1,0 +1,77 @@
+"""Who is to be asked again when something in the store changed. Takes note only; the queue does the rest.
+
+What is wanted of an MTA is made of nearly everything, so nearly every change wakes the MTAs; what nothing new follows
+from costs one look at a memo (assembly.py).
+"""
+
+from __future__ import annotations
+
+from posthof_operator.resources import MTA_LABEL, Key
+from posthof_operator.store import Change
+from posthof_operator.world import World
+
+TOGETHER = 0.05  # seconds in which changes of several objects are taken as one
+CONFIG = ("MailDomain", "RelayPolicy", "TLSCert")
+CHILDREN = (
+    "Deployment",
+    "Service",
+    "PersistentVolumeClaim",
+    "ServiceAccount",
+    "Role",
+    "RoleBinding",
+    "NetworkPolicy",
+    "PodDisruptionBudget",
+    "PodMonitor",
+)
+
+
+def follow(world: World) -> None:
+    """From now on, changes in the store wake who they concern."""
+    world.store.listeners.append(lambda key, change: _wake(world, key, change))
+
+
+def _wake(world: World, key: Key, change: Change) -> None:
+    if change is Change.NONE:
+        return
+    is_meant = change is Change.MEANING
+    if key.kind == "MTA":
+        if is_meant:
+            world.enqueue(key)
+    elif key.kind in CONFIG:
+        _wake_config(world, key, is_meant)
+    elif key.kind == "Namespace":
+        if is_meant:
+            world.enqueue_all("MTA", TOGETHER)
+    elif key.kind == "Pod":
+        _wake_pod(world, key)
+    elif key.kind in CHILDREN:
+        _wake_owner(world, key)
+    elif is_meant and key.kind in ("Secret", "ConfigMap"):
+        world.enqueue_all("MTA", TOGETHER)
+        for cert in list(world.store.keys("TLSCert", key.namespace)):
+            world.enqueue(cert)
+
+
+def _wake_config(world: World, key: Key, is_meant: bool) -> None:
+    if is_meant:
+        world.enqueue(key)
+        world.enqueue_all("MTA", TOGETHER)
+    elif key.kind == "MailDomain":
+        world.enqueue(key, room="domains")  # its DNSReady, written by the other room, is part of Ready
+    elif key.kind == "TLSCert":
+        world.enqueue_all("MTA", TOGETHER, room="mta")  # CertificatesReady
+
+
+def _wake_pod(world: World, key: Key) -> None:
+    _wake_owner(world, key)
+    world.enqueue_all("MTA", TOGETHER, room="workloads")
+
+
+def _wake_owner(world: World, key: Key) -> None:
+    """The MTA that a child or a pod is labelled with; when it is gone, all of that namespace."""
+    held = world.store.held(key)
+    names = [held.labels.get(MTA_LABEL, "")] if held else [mta.name for mta in world.store.keys("MTA", key.namespace)]
+    for name in names:
+        owner = Key("MTA", key.namespace, name)
+        if name and world.store.held(owner) is not None:
+            world.enqueue(owner, TOGETHER, room="mta")
