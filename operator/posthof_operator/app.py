@@ -74,15 +74,16 @@ async def run(settings: Settings, access: Access) -> int:
         async with health.serve(settings, metrics, is_alive):
             if not await _won(election, stop):
                 return 0
+            status = 0
             try:
                 async with world(settings, api, metrics) as made:
                     await work(made, access, election=election, canary=canary, stop=stop)
-                return 0
             except* Lost as group:
                 log.error("%s", group.exceptions[0])
-                return 1
+                status = 1
             finally:
                 await election.release()
+            return status
 
 
 async def work(world: World, access: Access, *, election: Election, canary: Canary, stop: asyncio.Event) -> None:

@@ -1,9 +1,9 @@
 """Who reconciles: the replica that holds the Lease. The other one waits.
 
 Rules of this file
-- A holder renews every `RENEW` seconds; one that could not for `DEADLINE` seconds of its own clock has lost, and ends
-  (`Lost`): it must end before another may begin, `DURATION` seconds after the last renewal *as the other saw it*. Times
-  in the Lease are never compared with our clock, only seen to change.
+- A holder renews every `RENEW` seconds; one that could not for `DEADLINE` seconds of its own clock has lost, and
+  ends (`Lost`): it must end before another may begin, `DURATION` seconds after the last renewal *as the other saw
+  it*. Times in the Lease are never compared with our clock, only seen to change.
 - Every write is a replace with the version read: of two that take the Lease at once, one gets a conflict.
 - A clean stop gives the Lease back, so the other begins at once.
 - A Lease is no fence (a paused process wakes up late): everything the holder writes is level-triggered and could be
@@ -58,7 +58,9 @@ class Election:
     async def win(self) -> None:
         """Returns when this replica holds the Lease."""
         self._metrics.leader.set(0)
-        while not await self._try():
+        while True:
+            if await self._try():
+                break
             await asyncio.sleep(self._renew)
         self.is_leader = True
         self._metrics.leader.set(1)

@@ -146,7 +146,7 @@ def kopf_settings() -> kopf.OperatorSettings:
 
 
 async def relist(api: Any, store: Store, settings: Settings, metrics: Metrics) -> dict[str, Found]:
-    """List everything kopf watches and compare. Returns what was found, by kind; the first time that is everything."""
+    """List everything kopf watches and compare. Returns what was new, by kind; the first time that is all."""
     found: dict[str, Found] = {}
     for subject in subjects(settings):
         _, one = await compare(api, store, subject)

@@ -2,7 +2,8 @@
 just now, pods that a RelayPolicy selects, and the children nobody needs more of than their hash.
 
 Rules of this file
-- A list first, then a watch from the list's version. After anything odd: a list again, which also finds what vanished.
+- A list first, then a watch from the list's version. After anything odd: a list again, which also finds what
+  vanished.
 - `metadata_only`: the API server sends no data, so no Secret's value comes here.
 - What a watch sees goes to the store and nowhere else.
 """
