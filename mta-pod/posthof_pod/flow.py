@@ -134,18 +134,19 @@ def enqueue(ref: int, envelope: Envelope, shares: Sequence[Share], mta: Mta, *, 
 def replayed(lives: Sequence[Live], mta: Mta) -> None:
     """Messages read back at start or taken over: they go on where their last settlement left them."""
     now = mta.clock()
-    admission, add = mta.admission, mta.backlog.add
+    destination_of, add = mta.admission.destination, mta.backlog.add
     for ref, envelope, waiting, is_tried in lives:
         if is_tried:
             mta.events.uncertain(envelope, [held.recipient for held in waiting], Reason.REPLAYED)
-        groups: dict[tuple[Destination, float, int, bool], list[int]] = {}
-        for held in waiting:
-            destination = admission.destination(envelope, envelope.recipients[held.recipient])
-            groups.setdefault((destination, held.due, held.attempts, held.notified), []).append(held.recipient)
-        for (destination, due, attempts, notified), recipients in groups.items():
+        if len(waiting) == 1:
+            (held,) = waiting
+            groups = [(destination_of(envelope, envelope.recipients[held[0]]), held, (held[0],))]
+        else:
+            groups = _groups(envelope, waiting, mta.admission)
+        for destination, (_, due, attempts, notified), recipients in groups:
             add(
                 ref,
-                tuple(recipients),
+                recipients,
                 destination,
                 now=now,
                 due=due,
@@ -153,9 +154,21 @@ def replayed(lives: Sequence[Live], mta: Mta) -> None:
                 arrived=envelope.arrived,
                 sender=envelope.sender,
                 notified=notified,
-                reason=Reason.REPLAYED,
+                reason=_REPLAYED,
             )
     mta.pool.kick()
+
+
+def _groups(
+    envelope: Envelope, waiting: Sequence[Held], admission: Admission
+) -> list[tuple[Destination, Held, tuple[int, ...]]]:
+    """Who goes to the same destination and stands at the same point: with the first of them."""
+    groups: dict[tuple[str, float, int, bool], tuple[Destination, Held, list[int]]] = {}
+    for held in waiting:
+        destination = admission.destination(envelope, envelope.recipients[held.recipient])
+        place = (destination.key, held.due, held.attempts, held.notified)
+        groups.setdefault(place, (destination, held, []))[2].append(held.recipient)
+    return [(destination, held, tuple(recipients)) for destination, held, recipients in groups.values()]
 
 
 def _are_eager(shares: Sequence[Share], backlog: Backlog) -> bool:
@@ -498,5 +511,6 @@ def _follow_report(done: asyncio.Future[Stored], mta: Mta) -> None:
 
 
 _TAKEN = (Status.RELAYED, Status.DELIVERED)  # an enum's member costs a look-up in its class
+_REPLAYED = Reason.REPLAYED
 _BROKEN = frozenset({Reason.PEER_CLOSED, Reason.PEER_TIMEOUT, Reason.PEER_BROKEN})
 _SILENT = frozenset({Status.DELIVERED, Status.RELAYED, Status.DEFERRED, Status.UNCERTAIN, Status.HELD})

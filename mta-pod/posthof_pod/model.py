@@ -39,7 +39,7 @@ class Origin(enum.IntEnum):
     REPORT = 1  # made here: a bounce, a delay notice
 
 
-class Recipient(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+class Recipient(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
     """One address the message goes to, after aliases were expanded."""
 
     address: str
@@ -49,7 +49,7 @@ class Recipient(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True
     original: str = ""  # what RCPT TO named, where an alias or a redirect changed it
 
 
-class Envelope(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+class Envelope(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
     """What the spool keeps beside the content. Immutable; a try's results are Settlements."""
 
     id: str

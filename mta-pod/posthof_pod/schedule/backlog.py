@@ -31,6 +31,8 @@ FOREVER = float("inf")
 
 _MANY = 0xFFFFFFFF  # in _recipient: the tuple stands in _tuples
 _ROW = 0xFFFFFF  # of a ref
+_MORE = 1024  # slots made at once
+_ROWS = 256  # rows of a lane made room for at once
 _SPARSE = 65536  # a row this far beyond what a lane's array holds goes to a dict
 
 _IS_TRIED = 1
@@ -53,6 +55,7 @@ class State(enum.IntEnum):
 
 
 _FREE, _READY, _DEFERRED, _HELD, _TAKEN = (int(state) for state in State)
+_NO_ROWS = array("i", [NOBODY] * _ROWS)
 _new = tuple.__new__  # a Taken without the cost of its keyword handling
 
 
@@ -493,21 +496,27 @@ class Backlog:
     # --- inside ---------------------------------------------------------------------------------------------------
 
     def _slot(self) -> int:
-        """A free slot, a new one at the end if there is none."""
-        self._units += 1
+        """A free slot; where there is none, some more are made."""
         unit = self._free
-        if unit != NOBODY:
-            self._free = self._after[unit]
-            return unit
-        for numbers in (self._ref, self._line, self._sender, self._recipient, self._attempts):
-            numbers.append(0)
-        for links in (self._after, self._before, self._sibling):
-            links.append(NOBODY)
+        if unit == NOBODY:
+            unit = self._grow()
+        self._free = self._after[unit]
+        self._units += 1
+        return unit
+
+    def _grow(self) -> int:
+        """Free slots at the end: the first of them."""
+        first = len(self._state)
         for octets in (self._state, self._flags, self._reason):
-            octets.append(0)
-        self._due.append(0.0)
-        self._arrived.append(0.0)
-        return len(self._ref) - 1
+            octets.frombytes(bytes(_MORE))
+        self._attempts.frombytes(bytes(2 * _MORE))
+        for numbers in (self._before, self._sibling, self._line, self._sender, self._recipient):
+            numbers.frombytes(bytes(4 * _MORE))
+        for wide in (self._ref, self._due, self._arrived):
+            wide.frombytes(bytes(8 * _MORE))
+        self._after.extend(range(first + 1, first + _MORE))
+        self._after.append(NOBODY)
+        return first
 
     def _set_recipients(self, unit: int, recipients: tuple[int, ...]) -> None:
         if len(recipients) == 1:
@@ -645,7 +654,7 @@ class Backlog:
         elif row >= 2 * room + _SPARSE:
             self._sparse[place] = unit
         else:
-            firsts.extend([NOBODY] * (row - room + 1))
+            firsts.extend(_NO_ROWS * ((row - room) // _ROWS + 1))
             firsts[row] = unit
 
     def _enlist(self, unit: int, ref: int) -> None:

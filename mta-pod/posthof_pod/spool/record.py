@@ -74,7 +74,7 @@ class Damaged(Exception):
         self.what = what
 
 
-class BlobNote(msgspec.Struct, frozen=True, array_like=True):
+class BlobNote(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Content in a file of its own."""
 
     number: int  # names the file
@@ -82,7 +82,7 @@ class BlobNote(msgspec.Struct, frozen=True, array_like=True):
     crc: int
 
 
-class Accept(msgspec.Struct, frozen=True, array_like=True):
+class Accept(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What an accept says beside its content. `states` is STATE per recipient, b"" = all new."""
 
     envelope: Envelope
@@ -93,7 +93,7 @@ class Accept(msgspec.Struct, frozen=True, array_like=True):
     detail: str = ""
 
 
-class Settle(msgspec.Struct, frozen=True, array_like=True):
+class Settle(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The present state of all recipients after a try, and the report it caused."""
 
     states: bytes
@@ -101,6 +101,12 @@ class Settle(msgspec.Struct, frozen=True, array_like=True):
     detail: str = ""
     report_number: int = 0
     report: Accept | None = None
+
+
+class Standing(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a replay needs of a settle: its first field."""
+
+    states: bytes
 
 
 class Start(msgspec.Struct, frozen=True, array_like=True):
@@ -141,9 +147,11 @@ class Raw(NamedTuple):
         return int(NUMBER.unpack_from(self.meta)[0])
 
 
+_new = tuple.__new__  # a Raw without the cost of its keyword handling
 _encode = msgspec.msgpack.Encoder().encode
 _accepts = msgspec.msgpack.Decoder(Accept)
 _settles = msgspec.msgpack.Decoder(Settle)
+_standings = msgspec.msgpack.Decoder(Standing)
 _starts = msgspec.msgpack.Decoder(Start)
 
 
@@ -165,11 +173,16 @@ def try_meta(numbers: list[int]) -> bytes:
 
 def read_accept(meta: bytes) -> Accept:
     """msgspec.DecodeError for bytes that are none (they passed a CRC: a newer version wrote them)."""
-    return _accepts.decode(memoryview(meta)[8:])
+    return _accepts.decode(meta[8:])
 
 
 def read_settle(meta: bytes) -> Settle:
-    return _settles.decode(memoryview(meta)[8:])
+    return _settles.decode(meta[8:])
+
+
+def read_standing(meta: bytes) -> bytes:
+    """The states of a settle, and nothing else of it."""
+    return _standings.decode(meta[8:]).states
 
 
 def read_start(meta: bytes) -> Start:
@@ -213,7 +226,7 @@ def entries(payload: bytes) -> Iterator[Raw]:
     while at < size:
         kind, flags, offset, length, meta = unpack(payload, at)
         at += head
-        yield Raw(kind, flags, offset, length, payload[at : at + meta])
+        yield _new(Raw, (kind, flags, offset, length, payload[at : at + meta]))
         at += meta
     if at != size:
         raise ValueError("an end record whose entries do not add up")

@@ -18,11 +18,29 @@ import msgspec
 from ..model import Envelope, Held
 from . import layout, record
 from .layout import SegmentName
-from .record import ACCEPT, END, HEADER, HEADER_BYTES, NONCE_BYTES, SETTLE, START, TRY, Accept, Raw, Start
+from .record import (
+    ACCEPT,
+    END,
+    HEADER,
+    HEADER_BYTES,
+    IS_DONE,
+    IS_NOTIFIED,
+    IS_TRIED,
+    NONCE_BYTES,
+    SETTLE,
+    START,
+    STATE,
+    TRY,
+    Accept,
+    Raw,
+    Start,
+)
 from .volume import Disk
 
 WINDOW = 4 * 1024 * 1024  # bytes read at once from a segment without an end
 UNCUT = 1 << 62
+
+_new = tuple.__new__  # a NamedTuple without the cost of its keyword handling
 
 
 class Scan:
@@ -336,15 +354,19 @@ def _add_report(messages: dict[int, Message], ordinal: int, raw: Raw, found: Sca
 
 def decode(message: Message) -> Entry:
     """The present state of a live message. msgspec.DecodeError when a newer version wrote it."""
-    accept = message.meta if isinstance(message.meta, Accept) else record.read_accept(message.meta)
-    states = accept.states
-    if message.settle is not None:
-        states = record.read_settle(message.settle).states
+    meta = message.meta
+    accept = meta if isinstance(meta, Accept) else record.read_accept(meta)
+    settle, is_tried = message.settle, message.tried
+    states = accept.states if settle is None else record.read_standing(settle)
     if not states:
-        states = bytes(record.fresh_states(accept.envelope, is_tried=message.tried))
-    elif message.tried:
+        states = bytes(record.fresh_states(accept.envelope, is_tried=is_tried))
+    elif is_tried:
         states = record.mark_tried(states)
-    tried = 0
-    for at in range(0, len(states), record.STATE.size):
-        tried += states[at] & (record.IS_TRIED | record.IS_DONE) == record.IS_TRIED
-    return Entry(message, accept, accept.envelope, states, record.waiting(states), tried)
+    if len(states) == STATE.size:
+        flags, attempts, due = STATE.unpack(states)
+        waiting = () if flags & IS_DONE else (_new(Held, (0, due, attempts, flags & IS_NOTIFIED != 0)),)
+        tried = int(flags & (IS_TRIED | IS_DONE) == IS_TRIED)
+    else:
+        waiting = record.waiting(states)
+        tried = sum(states[at] & (IS_TRIED | IS_DONE) == IS_TRIED for at in range(0, len(states), STATE.size))
+    return _new(Entry, (message, accept, accept.envelope, states, waiting, tried))
