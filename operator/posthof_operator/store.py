@@ -10,14 +10,16 @@ Rules of this file
 from __future__ import annotations
 
 import enum
+import hashlib
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 
 import msgspec
 
-from posthof_operator.resources import HASH, Key, Raw
+from posthof_operator.resources import HASH, MANAGER, Key, Raw
 
+_json = msgspec.json.Encoder(order="deterministic").encode
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
 
@@ -38,6 +40,7 @@ class Held(msgspec.Struct, frozen=True, gc=False):
     labels: dict[str, str]
     hash: str  # the annotation of a child of ours
     owner: str  # uid of the controller, ""
+    owned: str  # digest of the fields that are ours (server-side apply), ""
     packed: bytes  # without status
     status: bytes
 
@@ -123,9 +126,19 @@ def _held(raw: Raw, kind: str) -> Held:
         labels=metadata.get("labels") or {},
         hash=(metadata.get("annotations") or {}).get(HASH, ""),
         owner=owner,
+        owned=owned_fields(raw),
         packed=_encode(body),
         status=_encode(raw.get("status") or {}),
     )
+
+
+def owned_fields(raw: Raw) -> str:
+    """A digest of the fields that our last apply of this object owns now; "" without one. Whoever changes one of them
+    takes it from us, so the digest changes."""
+    for entry in raw["metadata"].get("managedFields") or ():
+        if entry.get("manager") == MANAGER and entry.get("operation") == "Apply" and not entry.get("subresource"):
+            return hashlib.sha256(_json(entry.get("fieldsV1") or {})).hexdigest()[:16]
+    return ""
 
 
 def _is_older(raw: Raw, old: Held) -> bool:

@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
+from posthof_crds.report import Report
 from posthof_operator.api import Api
 from posthof_operator.metrics import Metrics
 from posthof_operator.records import Records
@@ -76,6 +77,7 @@ class World:
         self.proven: dict[
             str, frozenset[str]
         ] = {}  # domain -> "namespace/name" of MailDomains whose DNS has the proof
+        self.reports: dict[Key, dict[str, Report]] = {}  # MTA -> pod -> what it said last
         self.rooms: dict[str, Reconciler] = {}  # by room; filled by app.py
         self._of_kind: dict[str, list[str]] = defaultdict(list)
 

@@ -1,0 +1,88 @@
+"""Conditions: said by rooms as (type, status, reason, message), kept as Kubernetes wants them. Pure.
+
+Rules of this file
+- `lastTransitionTime` changes with `status` and with nothing else.
+- A condition that exists only while True (reasons.py) is left out otherwise; so kstatus reads "current".
+- What became so is an event, once: `transitions`.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Collection, Iterable, Sequence
+from typing import Literal, NamedTuple
+
+from posthof_crds.reasons import CONDITIONS, Condition, Reason
+from posthof_operator.resources import Raw
+
+Truth = Literal["True", "False", "Unknown"]
+LONGEST = 2000  # characters of a message: a person reads it
+
+
+class Said(NamedTuple):
+    """One condition, as a room says it."""
+
+    type: Condition
+    status: Truth
+    reason: Reason
+    message: str
+
+    @property
+    def is_true(self) -> bool:
+        return self.status == "True"
+
+
+def truth(value: bool) -> Truth:
+    return "True" if value else "False"
+
+
+def said(type_: Condition, value: bool, reason: Reason, message: str) -> Said:
+    return Said(type_, truth(value), reason, message)
+
+
+def moment(now: datetime.datetime) -> str:
+    """As Kubernetes writes moments, in UTC, to the second."""
+    return now.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def merged(says: Iterable[Said], old: Sequence[Raw], *, generation: int, now: datetime.datetime) -> list[Raw]:
+    """The conditions for a status, sorted by type; `old` are those there now, of any writer."""
+    before = {one["type"]: one for one in old}
+    found = []
+    for one in sorted(says, key=lambda said: said.type):
+        known = before.get(one.type, {})
+        is_same = known.get("status") == one.status
+        found.append(
+            {
+                "type": str(one.type),
+                "status": one.status,
+                "reason": str(one.reason),
+                "message": shortened(one.message),
+                "observedGeneration": generation,
+                "lastTransitionTime": known["lastTransitionTime"] if is_same else moment(now),
+            }
+        )
+    return found
+
+
+def shortened(message: str) -> str:
+    return message if len(message) <= LONGEST else message[: LONGEST - 4] + " ..."
+
+
+def transitions(says: Iterable[Said], old: Sequence[Raw]) -> list[Said]:
+    """What is new in status or reason. An object without any condition yet has made none."""
+    before = {one["type"]: (one["status"], one["reason"]) for one in old}
+    if not before:
+        return []
+    return [one for one in says if before.get(one.type) != (one.status, one.reason)]
+
+
+def is_good(kind: str, one: Said) -> bool:
+    """Whether it is as it should be: abnormal-true ones are good while they are not True."""
+    is_abnormal = any(text.type == one.type and text.is_only_while_true for text in CONDITIONS[kind])
+    return one.is_true != is_abnormal
+
+
+def of_types(conditions: Iterable[Raw], types: Collection[str]) -> list[Raw]:
+    """Those of some types, sorted by type."""
+    return sorted((one for one in conditions if one["type"] in types), key=lambda one: str(one["type"]))
