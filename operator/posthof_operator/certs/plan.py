@@ -129,9 +129,7 @@ def _authority_of(snapshot: Snapshot, now: float) -> tuple[issue.Authority | Non
     if wish.source is Source.SELF_SIGNED:
         return None, None
     if not isinstance(source, Pair):
-        missing = Finding(
-            Reason.ISSUER_MISSING, f"the Secret {wish.secret} of the certificate authority is not there"
-        )
+        missing = Finding(Reason.ISSUER_MISSING, f"Secret {wish.secret} of the certificate authority is not there")
         return None, source or missing
     try:
         return issue.read_authority(source, now), None

@@ -1,0 +1,238 @@
+"""THE STORY of a certificate: read what is wished and what is there, plan, make or copy or order, tell.
+
+Rules of this file
+- Secrets are read from the API server when they are needed and forgotten at once: the store has no values.
+- A pair is written in one request, so certificate and key change together or not at all.
+- Nothing here decides what a certificate should be: see plan.py.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import logging
+import time
+
+from posthof_crds.reasons import Condition, Reason
+from posthof_operator.apply import Foreign
+from posthof_operator.certs import certmanager, issue, status
+from posthof_operator.certs.pair import Pair
+from posthof_operator.certs.plan import Do, Finding, Plan, Snapshot, plan
+from posthof_operator.certs.status import Service
+from posthof_operator.certs.wish import Source, Unreadable, Wish, wish_of
+from posthof_operator.resources import MANAGED_BY, MANAGER, PAUSED, RESOURCES, Key, Raw, key_of, owner_reference
+from posthof_operator.telling import Voice, tell
+from posthof_operator.world import Requeue, World
+
+ROOM = "certificates"
+LONGEST = 6 * 3600.0  # seconds: clocks change, so dates far away are looked at now and then
+WAITING = 15.0  # for somebody else: cert-manager's words, an API that is installed
+ASKING = 300.0  # seconds for which "cert-manager is here" is believed
+
+VOICE = Voice(
+    fields=frozenset(
+        {
+            "observedGeneration",
+            "serial",
+            "notBefore",
+            "notAfter",
+            "renewalTime",
+            "issuer",
+            "secretName",
+            "served",
+            "servedBy",
+        }
+    ),
+    types=frozenset({Condition.READY, Condition.ISSUING, Condition.SERVED, Condition.RECONCILING, Condition.STALLED}),
+)
+
+log = logging.getLogger("posthof_operator.certificates")
+
+
+class Certificates:
+    """The reconciler of TLSCert."""
+
+    room = ROOM
+    kind = "TLSCert"
+
+    def __init__(self) -> None:
+        self._cert_manager_until = 0.0  # when the answer "it is here" is asked for again
+
+    async def reconcile(self, key: Key, world: World) -> Requeue | None:
+        raw = world.store.get(key)
+        if raw is None or "deletionTimestamp" in raw["metadata"]:
+            return None  # what was made for it goes with it: it is the owner
+        if PAUSED in raw["metadata"].get("annotations", {}):
+            says = status.paused()
+            await tell(world, raw, says, _kept(raw), VOICE)
+            return None
+        try:
+            wish = wish_of(raw)
+        except Unreadable as error:
+            await tell(world, raw, status.invalid(str(error)), _kept(raw), VOICE)
+            return None
+        now = world.now().timestamp()
+        snapshot = await self._snapshot(wish, raw, world)
+        found = plan(snapshot, now)
+        if found.do is not Do.NOTHING:
+            snapshot = await self._act(snapshot, found, raw, world, now)
+            found = plan(snapshot, now)
+        service = service_of(key, world)
+        await tell(world, raw, status.conditions(wish, found, service), status.fields(wish, found, service), VOICE)
+        return _requeue(wish, found, now)
+
+    # ------------------------------------------------------------------ what is there
+
+    async def _snapshot(self, wish: Wish, raw: Raw, world: World) -> Snapshot:
+        result = await world.api.get("Secret", wish.namespace, wish.result)
+        is_given = wish.source is Source.SECRET and wish.secret == wish.result
+        snapshot = Snapshot(
+            wish,
+            current=_pair(result, wish.cert_key, wish.private_key_key) if is_given else _pair(result),
+            is_foreign=result is not None and not is_given and not _is_ours(result, raw),
+        )
+        if wish.source is Source.CERT_MANAGER:
+            return await self._with_order(snapshot, raw, world)
+        if is_given:
+            return snapshot._replace(source=_source(result, wish))
+        if wish.secret:
+            return snapshot._replace(source=_source(await world.api.get("Secret", wish.namespace, wish.secret), wish))
+        return snapshot
+
+    async def _with_order(self, snapshot: Snapshot, raw: Raw, world: World) -> Snapshot:
+        if not await self._has_cert_manager(world):
+            return snapshot._replace(has_cert_manager=False)
+        wish = snapshot.wish
+        live = await world.api.get("Certificate", wish.namespace, wish.name)
+        wanted = certmanager.certificate(wish, owner_reference(raw, self.kind))
+        return snapshot._replace(ordered=certmanager.ordered(wanted, live))
+
+    async def _has_cert_manager(self, world: World) -> bool:
+        if time.monotonic() < self._cert_manager_until:
+            return True
+        found = await world.api.has(RESOURCES["Certificate"])
+        if found:
+            self._cert_manager_until = time.monotonic() + ASKING
+        return found
+
+    # ------------------------------------------------------------------ what is done
+
+    async def _act(self, snapshot: Snapshot, found: Plan, raw: Raw, world: World, now: float) -> Snapshot:
+        """Returns the snapshot as it is then."""
+        wish, owner = snapshot.wish, owner_reference(raw, self.kind)
+        log.info("TLSCert %s/%s: %s: %s", wish.namespace, wish.name, found.do.value, found.why and found.why.message)
+        if found.do is Do.ORDER:
+            wanted = certmanager.certificate(wish, owner)
+            live = await world.api.get("Certificate", wish.namespace, wish.name)
+            if live is not None and not _is_ours(live, raw):
+                raise Foreign(key_of(wanted))
+            return snapshot._replace(ordered=certmanager.ordered(wanted, await world.api.apply(wanted)))
+        if found.do is Do.ISSUE:
+            made = make(snapshot, now)
+        elif isinstance(snapshot.source, Pair):
+            made = snapshot.source
+        else:
+            return snapshot
+        answer = await world.api.apply(secret_of(wish, made, owner))
+        world.metrics.applies.labels("Secret").inc()
+        return snapshot._replace(current=_pair(answer) or made)
+
+
+def make(snapshot: Snapshot, now: float) -> Pair:
+    """A fresh pair, as the wish has it."""
+    order = snapshot.wish.order
+    if snapshot.wish.source is Source.CA and isinstance(snapshot.source, Pair):
+        return issue.by_authority(order, issue.read_authority(snapshot.source, now), now)
+    return issue.self_signed(order, now)
+
+
+def secret_of(wish: Wish, made: Pair, owner: Raw) -> Raw:
+    """The result Secret."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {
+            "namespace": wish.namespace,
+            "name": wish.result,
+            "labels": certmanager.labels(wish),
+            "ownerReferences": [owner],
+        },
+        "type": "kubernetes.io/tls",
+        "data": {
+            "tls.crt": base64.b64encode(made.chain).decode(),
+            "tls.key": base64.b64encode(made.key).decode(),
+        },
+    }
+
+
+def service_of(key: Key, world: World) -> Service:
+    """Which pods should serve it, and what they report."""
+    pods: dict[str, str] = {}
+    is_used = False
+    for mta, held in world.store.all("MTA", key.namespace):
+        raw = held.raw()
+        if not _names(raw, key.name):
+            continue
+        is_used = True
+        for pod, report in world.reports.get(mta, {}).items():
+            served = report.certificates.get(key.name)
+            pods[pod] = served.serial if served else ""
+    return Service(pods, is_used)
+
+
+def _names(mta: Raw, certificate: str) -> bool:
+    """Whether a listener of the MTA names it."""
+    listeners = mta.get("spec", {}).get("listeners", ())
+    return any(
+        ref.get("name") == certificate for one in listeners for ref in (one.get("tls") or {}).get("certRefs", ())
+    )
+
+
+def _is_ours(live: Raw, owner: Raw) -> bool:
+    """Made for this very TLSCert: or by cert-manager for it, or for one of its name before."""
+    labels = live["metadata"].get("labels") or {}
+    owners = {ref.get("uid") for ref in live["metadata"].get("ownerReferences", ()) if ref.get("controller")}
+    name = certmanager.label_value(owner["metadata"]["name"])
+    is_labelled = labels.get(MANAGED_BY) == MANAGER and labels.get(certmanager.LABEL) == name
+    return is_labelled and (not owners or owner["metadata"].get("uid") in owners or _is_by_cert_manager(live))
+
+
+def _is_by_cert_manager(live: Raw) -> bool:
+    return "cert-manager.io/certificate-name" in (live["metadata"].get("annotations") or {})
+
+
+def _pair(secret: Raw | None, cert_key: str = "tls.crt", private_key_key: str = "tls.key") -> Pair | None:
+    data = (secret or {}).get("data") or {}
+    if cert_key not in data or private_key_key not in data:
+        return None
+    try:
+        return Pair(base64.b64decode(data[cert_key]), base64.b64decode(data[private_key_key]))
+    except binascii.Error:
+        return None
+
+
+def _source(secret: Raw | None, wish: Wish) -> Pair | Finding | None:
+    """The pair of a Secret that was named, or which of its keys is missing."""
+    if secret is None:
+        return None
+    cert_key, private_key_key = wish.cert_key, wish.private_key_key
+    data = secret.get("data") or {}
+    lacking = [name for name in (cert_key, private_key_key) if name not in data]
+    if lacking:
+        text = f"Secret {wish.secret} has no {' and no '.join(lacking)} in its data: add it"
+        return Finding(Reason.SECRET_KEY_MISSING, text)
+    return _pair(secret, cert_key, private_key_key)
+
+
+def _kept(raw: Raw) -> Raw:
+    """What was told of the last good one stays told while the object cannot be obeyed."""
+    old = raw.get("status", {})
+    return {name: old[name] for name in VOICE.fields - {"observedGeneration"} if name in old}
+
+
+def _requeue(wish: Wish, found: Plan, now: float) -> Requeue | None:
+    if wish.source is Source.CERT_MANAGER and (found.trouble is not None or found.why is not None):
+        return Requeue(WAITING, "CertManager")
+    if found.again is None:
+        return None
+    return Requeue(min(LONGEST, max(1.0, found.again - now)), "Renewal")

@@ -1,0 +1,114 @@
+"""What is told of a TLSCert: conditions and fields, from the plan and from what pods report. Pure.
+
+Rules of this file
+- Three truths stay apart: what was issued (Ready), what pods serve (Served), and what is on its way (Issuing).
+- Every message names the mend where there is one to be made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from posthof_crds.reasons import Condition, Reason
+from posthof_operator.certs.pair import Facts, same_serial, some, time_text
+from posthof_operator.certs.plan import Do, Finding, Plan
+from posthof_operator.certs.wish import Source, Wish
+from posthof_operator.conditions import Said, said
+from posthof_operator.resources import Raw
+
+SHOWN = 1000  # pods in servedBy
+
+_WORKING = frozenset({Reason.ISSUING, Reason.RENEWING})
+
+
+class Service(NamedTuple):
+    """Who should serve it: `pods` of the MTAs that name it, with the serial each reports ("" for none); `is_used`:
+    whether an MTA names it at all."""
+
+    pods: Mapping[str, str]
+    is_used: bool
+
+
+def conditions(wish: Wish, plan: Plan, service: Service) -> list[Said]:
+    says = [_ready(wish, plan), _served(plan.in_force, service)]
+    is_working = plan.why is not None and plan.why.reason in _WORKING and _goes_on(plan)
+    if is_working and plan.why is not None:
+        reason = Reason.RENEWING if plan.in_force else Reason.ISSUING
+        says.append(said(Condition.ISSUING, True, reason, plan.why.message))
+    if plan.trouble is not None:
+        if is_working:
+            says.append(said(Condition.RECONCILING, True, Reason.PROGRESSING, plan.trouble.message))
+        else:
+            says.append(said(Condition.STALLED, True, plan.trouble.reason, plan.trouble.message))
+    return says
+
+
+def fields(wish: Wish, plan: Plan, service: Service) -> Raw:
+    """The other fields; None is left out."""
+    facts = plan.in_force
+    return {
+        "serial": facts.serial if facts else None,
+        "notBefore": time_text(facts.not_before) if facts else None,
+        "notAfter": time_text(facts.not_after) if facts else None,
+        "renewalTime": time_text(plan.renewal) if facts and plan.renewal else None,
+        "issuer": str(wish.source),
+        "secretName": wish.result if facts else None,
+        "served": _share(facts, service),
+        "servedBy": [{"pod": pod, "serial": serial} for pod, serial in sorted(service.pods.items()) if serial][:SHOWN]
+        or None,
+    }
+
+
+def invalid(message: str) -> list[Said]:
+    """Of an object that cannot be read."""
+    return [
+        said(Condition.READY, False, Reason.INVALID, message),
+        said(Condition.STALLED, True, Reason.INVALID, message),
+    ]
+
+
+def paused() -> list[Said]:
+    """Of an object with the annotation."""
+    text = "the annotation posthof.dev/paused is there: nothing is changed until it is removed"
+    return [Said(Condition.READY, "Unknown", Reason.PAUSED, text)]
+
+
+def _goes_on(plan: Plan) -> bool:
+    """Whether something happens without anybody's help: it is made just now, or cert-manager is at work."""
+    return plan.do is not Do.NOTHING or plan.trouble is None or plan.trouble.reason in _WORKING
+
+
+def _ready(wish: Wish, plan: Plan) -> Said:
+    if plan.trouble is not None:
+        return said(Condition.READY, False, plan.trouble.reason, plan.trouble.message)
+    if plan.in_force is None:
+        why = plan.why or Finding(Reason.ISSUING, "it is being made")
+        return said(Condition.READY, False, Reason.ISSUING, why.message)
+    until = f"valid until {time_text(plan.in_force.not_after)}"
+    if wish.source is not Source.SECRET and plan.renewal:
+        until += f", renewed from {time_text(plan.renewal)}"
+    return said(Condition.READY, True, Reason.ISSUED, until + (f"; {plan.warning}" if plan.warning else ""))
+
+
+def _served(facts: Facts | None, service: Service) -> Said:
+    if not service.is_used:
+        text = "no listener names it: write its name into tls.certRefs of a listener of an MTA in this namespace"
+        return Said(Condition.SERVED, "Unknown", Reason.NOT_USED, text)
+    if facts is None:
+        return said(Condition.SERVED, False, Reason.NOT_SERVED, "there is no certificate to serve yet")
+    behind = sorted(pod for pod, serial in service.pods.items() if not same_serial(serial, facts.serial))
+    if not service.pods:
+        return said(Condition.SERVED, False, Reason.NOT_SERVED, "there is no pod to serve it")
+    if behind:
+        text = f"serial {facts.serial} is not served yet by {len(behind)} of {len(service.pods)} pods: {some(behind)}"
+        return said(Condition.SERVED, False, Reason.NOT_SERVED, text)
+    text = f"serial {facts.serial} is served by {len(service.pods)} of {len(service.pods)} pods"
+    return said(Condition.SERVED, True, Reason.SERVED, text)
+
+
+def _share(facts: Facts | None, service: Service) -> str | None:
+    if not service.is_used:
+        return None
+    serving = sum(1 for serial in service.pods.values() if facts and same_serial(serial, facts.serial))
+    return f"{serving}/{len(service.pods)}"
