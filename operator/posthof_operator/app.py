@@ -22,6 +22,7 @@ from posthof_operator.election import Election, Lost
 from posthof_operator.health import Canary
 from posthof_operator.informer import Informer
 from posthof_operator.metrics import Metrics
+from posthof_operator.observed import Observed
 from posthof_operator.records import Records
 from posthof_operator.settings import Settings
 from posthof_operator.store import Store
@@ -52,9 +53,12 @@ async def world(settings: Settings, api: Api, metrics: Metrics) -> AsyncIterator
     )
     made.register(rooms())
     routes.follow(made)
+    observed = Observed(store)
+    metrics.registry.register(observed)
     try:
         yield made
     finally:
+        metrics.registry.unregister(observed)
         await made.watches.close()
 
 
