@@ -1,4 +1,4 @@
-"""What an MTA allows other namespaces: `allowedNamespaces`, and whether a domain or a next hop is covered by it.
+"""What an MTA allows other namespaces: `allowedNamespaces`, and whether it covers a domain or a next hop.
 
 Patterns are those of patterns.py without a local part: `example.org` is that name, `*.example.org` everything below
 it, `*` everything. `{namespace}` stands for the name of the namespace that asks, so that one entry gives each its
@@ -64,33 +64,34 @@ class AllowedNamespace(Part):
     that are addresses, `*` for any host (and for action Direct). Default: none."""
 
 
-def covers_domain(allowed: Iterable[AllowedNamespace], namespace: str, domain: str) -> bool:
-    """`domain` in its one form."""
-    return any(
-        patterns.Glob(pattern.replace(_PLACEHOLDER, namespace)).matches(domain)
-        for each in allowed
-        for pattern in each.domains
-    )
+class Allowance:
+    """What the entries that select one namespace allow it together. Made once, asked for every object."""
 
+    __slots__ = ("_domains", "_hops", "_networks", "has_any_hop")
 
-def covers_hop(allowed: Iterable[AllowedNamespace], namespace: str, hop: NextHop) -> bool:
-    """A socket is never covered; a host is compared as it is written, without asking DNS."""
-    if hop.kind is HopKind.UNIX:
-        return False
-    found = [pattern for each in allowed for pattern in each.next_hops]
-    if "*" in found:
-        return True
-    try:
-        address = ipaddress.ip_address(hop.name)
-    except ValueError:
-        return any(
-            patterns.Glob(pattern.replace(_PLACEHOLDER, namespace)).matches(hop.name)
-            for pattern in found
-            if "/" not in pattern
-        )
-    return any(address in ipaddress.ip_network(pattern) for pattern in found if "/" in pattern)
+    def __init__(self, entries: Iterable[AllowedNamespace], namespace: str) -> None:
+        entries = tuple(entries)
+        hops = {pattern for each in entries for pattern in each.next_hops}
+        domains = {pattern for each in entries for pattern in each.domains}
+        self.has_any_hop = "*" in hops  # mail may be sent to every host there is
+        self._domains = [patterns.Glob(each.replace(_PLACEHOLDER, namespace)) for each in sorted(domains)]
+        self._hops = [
+            patterns.Glob(each.replace(_PLACEHOLDER, namespace)) for each in sorted(hops) if "/" not in each
+        ]
+        self._networks = [ipaddress.ip_network(each) for each in sorted(hops) if "/" in each]
 
+    def covers_domain(self, domain: str) -> bool:
+        """`domain` in its one form."""
+        return any(glob.matches(domain) for glob in self._domains)
 
-def covers_any_hop(allowed: Iterable[AllowedNamespace]) -> bool:
-    """Whether mail may be sent to every host there is."""
-    return any("*" in each.next_hops for each in allowed)
+    def covers_hop(self, hop: NextHop) -> bool:
+        """A socket is never covered; a host is compared as it is written, without asking DNS."""
+        if hop.kind is HopKind.UNIX:
+            return False
+        if self.has_any_hop:
+            return True
+        try:
+            address = ipaddress.ip_address(hop.name)
+        except ValueError:
+            return any(glob.matches(hop.name) for glob in self._hops)
+        return any(address in network for network in self._networks)

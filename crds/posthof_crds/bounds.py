@@ -12,7 +12,6 @@ if at least one of these holds. All parts of a match must hold together, so one 
    address, and these count only where addresses are the clients' own (the policy sees to that).
 4. `recipients` names domains: literal ones, or everything below one of two labels or more (`*.example.org`). Mail can
    then go nowhere else. `*`, `*.org` and `*example.org` are no names.
-4. `workloads` (a cluster's `namespaces` and `podSelector`): only pods that somebody chose by their labels.
 Senders and headers never bound anything: whoever connects writes them.
 Redirect sends to addresses the rule itself names, and Discard sends nothing: both are bounded by what they do.
 """
@@ -40,8 +39,6 @@ def why_unbounded(match: Match, listeners: Sequence[Listener]) -> str:
         if wide is None:
             return ""
         reasons.append(f"clients hold {wide}, which is everybody")
-    if match.workloads:
-        return ""
     if match.listener_roles:
         reason = _why_roles_do_not_bound(match.listener_roles, listeners)
         if not reason:

@@ -14,14 +14,17 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from posthof_crds import delivery, engine, names, selectors
+from posthof_crds import delivery, engine, names
 from posthof_crds.engine import ActionKind, EngineConfig, HopKind, InboundMode, RecipientCheck, SecretRef
 from posthof_crds.mailboxes import MAILBOX_MODES, POSTMASTER
 from posthof_crds.maildomain import MailDomain, Recipients
 from posthof_crds.manifests import Manifests
-from posthof_crds.mta import HouseEgress, Listener, MTASpec
+from posthof_crds.mta import MTA, HouseEgress, Listener, MTASpec
 from posthof_crds.relaypolicy import RelayPolicy
+from posthof_crds.selectors import EVERYTHING, Selection, Selector, selector
 from posthof_crds.tlscert import TLSCert
+
+Values = tuple[tuple[str, Any], ...]  # fields of engine.Retry or engine.DestinationLimits
 
 
 class Defaults(NamedTuple):
@@ -31,36 +34,57 @@ class Defaults(NamedTuple):
     limits: engine.DestinationLimits = engine.DestinationLimits()
     egress: engine.Egress = engine.Egress()
 
+    def changed_by(self, retry: Values, limits: Values) -> dict[str, Any]:
+        """`retry` and `limits` of a rule or domain that gives these values itself; without those it leaves alone."""
+        changed: dict[str, Any] = {}
+        if retry:
+            changed["retry"] = msgspec.structs.replace(self.retry, **dict(retry))
+        if limits:
+            changed["limits"] = _in_order(msgspec.structs.replace(self.limits, **dict(limits)))
+        return changed
+
+
+def given(part: delivery.Retry | delivery.DestinationLimits) -> Values:
+    """The values that are not left out."""
+    return tuple((name, value) for name, value in part if value is not None)
+
 
 def defaults_of(manifests: Manifests) -> Defaults:
     """The MTA's; the built-in ones where the MTA is missing (rules are checked all the same)."""
-    if not manifests.mtas:
-        return Defaults()
-    spec = manifests.mta.spec
-    limits = _limits_of(engine.DestinationLimits(), spec.limits.destination)
-    return Defaults(_changed(engine.Retry(), spec.retry), limits, _egress_of(spec.egress))
+    return _defaults_of(manifests.mta.spec) if manifests.mtas else Defaults()
+
+
+def _defaults_of(spec: MTASpec) -> Defaults:
+    changed = Defaults().changed_by(given(spec.retry), given(spec.limits.destination))
+    return Defaults(**changed)._replace(egress=_egress_of(spec.egress))
 
 
 def compile(manifests: Manifests, base: Path) -> EngineConfig:  # noqa: A001 -- the word architecture.md uses for it
     """The engine's configuration. `base` is absolute."""
     if not base.is_absolute():
         raise ValueError(f"base must be an absolute path, not {base}")
-    name, spec = manifests.mta.metadata.name, manifests.mta.spec
-    defaults = defaults_of(manifests)
+    spec, defaults = manifests.mta.spec, defaults_of(manifests)
     domains = domains_of(manifests, base, defaults)
-    double_bounce_to = spec.double_bounce_to or _default_double_bounce(spec, domains)
+    return msgspec.structs.replace(
+        house_of(manifests.mta, base),
+        domains=domains,
+        rules=tuple(sorted((rule_of(e.object, defaults, base) for e in manifests.policies), key=_order)),
+        certificates={e.name: certificate_of(e.object, base) for e in sorted(manifests.certificates, key=_by_name)},
+        double_bounce_to=spec.double_bounce_to or _default_double_bounce(spec, domains),
+    )
+
+
+def house_of(mta: MTA, base: Path) -> EngineConfig:
+    """What the MTA says by itself: no domains, rules and certificates yet."""
+    spec, defaults = mta.spec, _defaults_of(mta.spec)
     return EngineConfig(
-        name=name,
+        name=mta.metadata.name,
         hostname=spec.hostname,
         listeners=tuple(listener_of(listener) for listener in spec.listeners),
         spool=_spool_of(spec, base),
         mail_root=_path(base, spec.mail_root),
         state_dir=_path(base, spec.state_dir),
-        domains=domains,
-        rules=tuple(sorted((rule_of(e.object, defaults, base) for e in manifests.policies), key=_order)),
-        certificates={e.name: certificate_of(e.object, base) for e in sorted(manifests.certificates, key=_by_name)},
         resolver=spec.resolver,
-        double_bounce_to=double_bounce_to,
         workers=spec.workers,
         outbound_sessions=spec.limits.outbound_sessions,
         http=engine.HTTPSettings(host=spec.http.address, port=spec.http.port),
@@ -88,17 +112,7 @@ def _path(base: Path, path: str) -> str:
     return os.path.normpath(os.path.join(base, path))
 
 
-def _changed(default: Any, part: delivery.Retry | delivery.DestinationLimits) -> Any:
-    """The default with the values that were given."""
-    return msgspec.structs.replace(default, **{name: value for name, value in part if value is not None})
-
-
-def _says_something(part: delivery.Retry | delivery.DestinationLimits) -> bool:
-    return any(value is not None for _, value in part)
-
-
-def _limits_of(default: engine.DestinationLimits, part: delivery.DestinationLimits) -> engine.DestinationLimits:
-    limits: engine.DestinationLimits = _changed(default, part)
+def _in_order(limits: engine.DestinationLimits) -> engine.DestinationLimits:
     return msgspec.structs.replace(limits, connections_start=min(limits.connections_start, limits.connections))
 
 
@@ -200,8 +214,7 @@ def domain_of(domain: MailDomain, manifests: Manifests, base: Path, defaults: De
         separator=inbound.separator,
         maildir=inbound.maildir,
         reject_text=inbound.reject_text,
-        retry=_changed(defaults.retry, spec.retry) if _says_something(spec.retry) else None,
-        limits=_limits_of(defaults.limits, spec.limits) if _says_something(spec.limits) else None,
+        **defaults.changed_by(given(spec.retry), given(spec.limits)),
     )
 
 
@@ -226,31 +239,33 @@ def listed(who: Recipients, manifests: Manifests) -> list[tuple[int, str]]:
     """`(line, local part)` of the ConfigMap key that listFrom names; nothing where it is not there."""
     ref = who.list_from
     entry = manifests.config_maps.get(ref.name) if ref else None
-    text = entry.object.data.get(ref.key, "") if entry and ref else ""
+    return listed_in(entry.object.data.get(ref.key, "") if entry and ref else "")
+
+
+def listed_in(text: str) -> list[tuple[int, str]]:
+    """`(line, local part)` of such a text; `#` begins a comment."""
     rows = ((number, row.partition("#")[0].strip()) for number, row in enumerate(text.splitlines(), 1))
     return [(number, row) for number, row in rows if row]
 
 
-def workloads_of(policy: RelayPolicy) -> tuple[str, ...]:
-    """The id of the policy's selection of pods, in words; () where it selects none. One machine has no pods, so there
-    nothing is ever in it."""
+def selection_of(policy: RelayPolicy) -> Selection | None:
+    """The pods that the policy's match selects; None where it says nothing about pods."""
     match = policy.spec.match
     if match.namespaces is None and match.pod_selector is None:
-        return ()
-    where = f"namespace {policy.metadata.namespace or 'default'}"
-    if match.namespaces is not None:
-        labels = selectors.text(match.namespaces)
-        where = f"namespaces with {labels}" if labels else "every namespace"
-    labels = selectors.text(match.pod_selector) if match.pod_selector else ""
-    return (f"{where}, pods with {labels}" if labels else f"{where}, every pod",)
+        return None
+    pods = selector(match.pod_selector or EVERYTHING)
+    if match.namespaces is None:
+        return Selection(policy.metadata.namespace or "default", Selector(), pods)
+    return Selection("", selector(match.namespaces), pods)
 
 
 def match_of(policy: RelayPolicy) -> engine.Match:
-    match = policy.spec.match
+    """On one machine no client is a pod, so a match that selects pods never holds there."""
+    match, selection = policy.spec.match, selection_of(policy)
     return engine.Match(
         listener_roles=match.listener_roles,
         clients=match.clients,
-        workloads=workloads_of(policy),
+        workloads=(str(selection),) if selection else (),
         senders=match.senders,
         recipients=match.recipients,
         headers=tuple(engine.HeaderMatch(name=h.name, pattern=h.pattern.casefold()) for h in match.headers),
@@ -277,9 +292,8 @@ def rule_of(policy: RelayPolicy, defaults: Defaults, base: Path) -> engine.Rule:
             addresses=action.addresses,
         ),
         tls=spec.tls,
-        retry=_changed(defaults.retry, spec.retry) if _says_something(spec.retry) else None,
-        limits=_limits_of(defaults.limits, spec.limits) if _says_something(spec.limits) else None,
         egress=_egress_of(spec.egress, defaults.egress),
+        **defaults.changed_by(given(spec.retry), given(spec.limits)),
     )
 
 

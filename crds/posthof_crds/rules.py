@@ -13,11 +13,10 @@ from typing import Any, NamedTuple
 
 from pydantic_core import PydanticCustomError
 
-from posthof_crds import bounds, engine, fields, names
+from posthof_crds import bounds, engine, fields, names, single
 from posthof_crds.compile import Defaults, domain_of, full, listed, listener_of, match_of
-from posthof_crds.delivery import NextHop
 from posthof_crds.documents import Path as FieldPath
-from posthof_crds.engine import ActionKind, InboundMode, ListenerRole, TLSLevel
+from posthof_crds.engine import ActionKind, InboundMode, ListenerRole
 from posthof_crds.mailboxes import Hit, Where, look_up
 from posthof_crds.maildomain import MailDomain
 from posthof_crds.manifests import Entry, Manifests
@@ -26,6 +25,7 @@ from posthof_crds.problems import Problem, did_you_mean, sentence
 from posthof_crds.relaypolicy import Match, RelayPolicy
 
 Declared = set[tuple[str, str]]  # (kind, name) of every document, valid or not
+_SUBMISSION = (ListenerRole.SUBMISSION, ListenerRole.SUBMISSIONS)
 _ANYWHERE = Path("/")  # paths do not matter to these rules
 
 
@@ -41,11 +41,12 @@ def check(manifests: Manifests, declared: Declared) -> tuple[list[Problem], list
     domains = _compiled(manifests)
     found = [
         *_namespaces(manifests),
+        *_single(manifests),
         *_listeners(manifests, declared),
         *_egress(manifests),
         *_certificates(manifests, declared),
         *_domains(manifests, declared),
-        *_aliases(manifests, domains),
+        *aliases(manifests, domains),
         *_places(manifests, domains),
         *_policies(manifests, declared),
         *_shadowed(manifests),
@@ -74,6 +75,13 @@ def _namespaces(manifests: Manifests) -> Iterator[Found]:
             yield Found(entry.document.problem(("metadata", "namespace"), what, "Use one folder for each namespace."))
 
 
+def _single(manifests: Manifests) -> Iterator[Found]:
+    entries: list[Entry[Any]] = [*manifests.mtas, *manifests.domains, *manifests.policies, *manifests.certificates]
+    for entry in entries:
+        for flaw in single.anywhere(entry.object):
+            yield Found(entry.document.problem(flaw.at, flaw.what, flaw.instead))
+
+
 # -- the MTA ---------------------------------------------------------------------------------------------------------
 
 
@@ -97,22 +105,10 @@ def _listeners(manifests: Manifests, declared: Declared) -> Iterator[Found]:
 
 def _listener(entry: Entry[MTA], listener: Listener, before: Sequence[Listener], here: FieldPath) -> Iterator[Found]:
     document = entry.document
-    if listener.role in (ListenerRole.SUBMISSION, ListenerRole.SUBMISSIONS):
-        what = f"a listener of role {listener.role} cannot start: there is no server-side AUTH yet"
-        instead = "Use role Internal and a RelayPolicy with match.clients for your own hosts, or MX for the world."
-        yield Found(document.problem((*here, "role"), what, instead))
     for other in before:
-        if other.name == listener.name:
-            what = f'the name "{listener.name}" is taken by an earlier listener'
-            yield Found(document.problem((*here, "name"), what, "Give each listener a name of its own."))
         if _overlap(listener.address, listener.port, other.address, other.port):
             what = f"port {listener.port} is taken by listener {other.name}"
             yield Found(document.problem((*here, "port"), what, "Use another port, or addresses that differ."))
-    if listener.limits.stress_timeout > listener.limits.timeout:
-        what = "stressTimeout is longer than timeout"
-        yield Found(
-            document.problem((*here, "limits", "stressTimeout"), what, "Make it shorter: it is for bad times.")
-        )
 
 
 def _egress(manifests: Manifests) -> Iterator[Found]:
@@ -215,7 +211,7 @@ def _list_from(manifests: Manifests, declared: Declared, entry: Entry[MailDomain
             yield Found(source.document.problem(("data", ref.key), what, str(context.get("instead"))))
 
 
-def _aliases(manifests: Manifests, domains: dict[str, engine.Domain]) -> Iterator[Found]:
+def aliases(manifests: Manifests, domains: dict[str, engine.Domain]) -> Iterator[Found]:
     """Every target exists, and no chain of aliases comes back to where it began."""
     for entry in manifests.domains:
         inbound, domain = entry.object.spec.inbound, entry.object.spec.domain
@@ -327,10 +323,11 @@ def _policies(manifests: Manifests, declared: Declared) -> Iterator[Found]:
         yield from _bounded(entry, listeners)
         for n, role in enumerate(spec.match.listener_roles):
             at: FieldPath = ("spec", "match", "listenerRoles", n)
-            if role in (ListenerRole.SUBMISSION, ListenerRole.SUBMISSIONS):
-                what = f"there is no listener of role {role}: it needs server-side AUTH, which does not exist yet"
-                yield Found(document.problem(at, what, "Write Internal or MX."))
-            elif manifests.mtas and all(listener.role is not role for listener in listeners):
+            if (
+                role not in _SUBMISSION
+                and manifests.mtas
+                and all(listener.role is not role for listener in listeners)
+            ):
                 what = f"the MTA has no listener of role {role}, so this never matches"
                 yield Found(document.problem(at, what, "Add such a listener, or remove the role."), True)
         for field, given in (("namespaces", spec.match.namespaces), ("podSelector", spec.match.pod_selector)):
@@ -343,18 +340,6 @@ def _policies(manifests: Manifests, declared: Declared) -> Iterator[Found]:
             at = ("spec", "action", "auth", "secretName")
             keys = (auth.username_key, auth.password_key)
             yield from _secret_keys(manifests, declared, entry, at, auth.secret_name, *keys)
-            if spec.tls in (TLSLevel.NONE, TLSLevel.MAY) and not all(map(_is_loopback, spec.action.next_hops)):
-                what = f"auth with tls {spec.tls} could send the password in plain text"
-                yield Found(document.problem(("spec", "tls"), what, "Write tls: Verify, or Encrypt."))
-
-
-def _is_loopback(hop: NextHop) -> bool:
-    if hop.host is None:
-        return False
-    try:
-        return ipaddress.ip_address(hop.host).is_loopback
-    except ValueError:
-        return hop.host == "localhost"
 
 
 def _bounded(entry: Entry[RelayPolicy], listeners: Sequence[engine.Listener]) -> Iterator[Found]:

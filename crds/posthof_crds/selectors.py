@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -69,33 +69,89 @@ class LabelSelector(Part):
 EVERYTHING = LabelSelector()
 
 
-def matches(selector: LabelSelector, labels: Mapping[str, str]) -> bool:
-    """Whether the selector selects something with these labels."""
-    if any(labels.get(key) != value for key, value in selector.match_labels.items()):
-        return False
-    return all(_holds(each, labels) for each in selector.match_expressions)
+Need = tuple[str, str, tuple[str, ...]]  # key, operator, values
 
 
-def _holds(each: Requirement, labels: Mapping[str, str]) -> bool:
-    is_there = each.key in labels
-    if each.operator == "Exists":
-        return is_there
-    if each.operator == "DoesNotExist":
-        return not is_there
-    is_one_of_them = is_there and labels[each.key] in each.values
-    return is_one_of_them if each.operator == "In" else not is_one_of_them
+class Selector(NamedTuple):
+    """A LabelSelector as a value: `(key, operator, values)` each, sorted. Equal selectors are equal values."""
+
+    needs: tuple[Need, ...] = ()
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Whether it selects something with these labels."""
+        return all(_holds(key, operator, values, labels) for key, operator, values in self.needs)
+
+    def __str__(self) -> str:
+        """As `kubectl -l` writes it; "" selects everything. `parse` reads it back."""
+        return ",".join(_text(*need) for need in self.needs)
 
 
-def text(selector: LabelSelector) -> str:
-    """As `kubectl -l` writes it, the parts sorted: equal selectors have equal texts. "" selects everything."""
-    parts = [f"{key}={value}" for key, value in selector.match_labels.items()]
-    for each in selector.match_expressions:
-        values = ",".join(sorted(set(each.values)))
-        words = {
-            "In": f"{each.key} in ({values})",
-            "NotIn": f"{each.key} notin ({values})",
-            "Exists": each.key,
-            "DoesNotExist": f"!{each.key}",
-        }
-        parts.append(words[each.operator])
-    return ",".join(sorted(parts))
+def selector(given: LabelSelector) -> Selector:
+    needs: set[Need] = {(key, "In", (value,)) for key, value in given.match_labels.items()}
+    needs |= {(each.key, str(each.operator), tuple(sorted(set(each.values)))) for each in given.match_expressions}
+    return Selector(tuple(sorted(needs)))
+
+
+def _holds(key: str, operator: str, values: tuple[str, ...], labels: Mapping[str, str]) -> bool:
+    if operator == "Exists":
+        return key in labels
+    if operator == "DoesNotExist":
+        return key not in labels
+    return (labels.get(key) in values) == (operator == "In")
+
+
+def _text(key: str, operator: str, values: tuple[str, ...]) -> str:
+    if operator == "Exists":
+        return key
+    if operator == "DoesNotExist":
+        return f"!{key}"
+    if operator == "In" and len(values) == 1:
+        return f"{key}={values[0]}"
+    return f"{key} {'in' if operator == 'In' else 'notin'} ({','.join(values)})"
+
+
+_NEED = re.compile(r"(!?)([^ ,=()!]+)(?:=([^,()]*)| (in|notin) \(([^()]*)\))?(?:,|$)")
+
+
+def parse(text: str) -> Selector:
+    """What `str` of a Selector wrote. ValueError: it did not."""
+    needs: list[Need] = []
+    at = 0
+    while at < len(text):
+        found = _NEED.match(text, at)
+        if found is None:
+            raise ValueError(f"{text!r} is not a selector")
+        absent, key, value, word, values = found.groups()
+        if absent:
+            needs.append((key, "DoesNotExist", ()))
+        elif word:
+            needs.append((key, "In" if word == "in" else "NotIn", tuple(values.split(","))))
+        elif value is not None:
+            needs.append((key, "In", (value,)))
+        else:
+            needs.append((key, "Exists", ()))
+        at = found.end()
+    return Selector(tuple(needs))
+
+
+class Selection(NamedTuple):
+    """Pods that a RelayPolicy is about. `str` of it is its id in engine.Match.workloads, which people read too."""
+
+    namespace: str  # the one namespace, or "" for those that `namespaces` selects
+    namespaces: Selector
+    pods: Selector
+
+    def __str__(self) -> str:
+        where = f"namespace {self.namespace}" if self.namespace else f"namespaces ({self.namespaces})"
+        return f"{where}: pods ({self.pods})"
+
+
+_SELECTION = re.compile(r"(?:namespace (\S+)|namespaces \((.*)\)): pods \((.*)\)")
+
+
+def parse_selection(text: str) -> Selection:
+    """What `str` of a Selection wrote. ValueError: it did not."""
+    found = _SELECTION.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{text!r} is not a selection of pods")
+    return Selection(found[1] or "", parse(found[2] or ""), parse(found[3]))

@@ -8,8 +8,8 @@ Rules of this file
   Shards left over from a revision that needed more of them do not matter.
 - Keys go to a shard by the hash of their Secret, so a changed Secret changes one shard: a certificate and its key
   come together.
-- What is written may bear a stamp in front (`stamped`): the moment its content was new. A pod that sees an object twice,
-  from the API server and as a mounted file that is a minute behind, never goes back from the newer to the older one.
+- What is written may bear a stamp in front (`stamped`): the moment its content was new. A pod that sees an object
+  twice, from the API server and as a mounted file that is a minute behind, never goes back to the older state.
   Everything here reads with and without a stamp, and the content below it is what equal bytes are promised of.
 """
 

@@ -1,0 +1,249 @@
+"""One object of a cluster, read, judged by itself, and made small: what an MTA's configuration is assembled from.
+
+Rules of this file
+- Pure: `part_of` looks at one object and at nothing else. No pydantic object outlives it: 10,000 MailDomains stay in
+  a few tens of megabytes, so a caller keeps the part of every object and makes a new one when the object changes.
+- Names are `namespace/name`; a reference to a Secret or ConfigMap is always into the object's own namespace.
+- What the MTA's own values are needed for (retry, limits, egress) stays beside the value until `fleet.assemble`.
+- A wrong object has flaws and no value. It keeps its name, labels and mtaRef, so that the right MTA can say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+from pydantic import ValidationError
+
+from posthof_crds import engine, rules, single
+from posthof_crds.compile import Defaults, certificate_of, domain_of, given, rule_of, selection_of
+from posthof_crds.core import API_VERSION
+from posthof_crds.documents import Document, dotted
+from posthof_crds.engine import EngineConfig, KeyPair, SecretRef
+from posthof_crds.maildomain import MailDomain
+from posthof_crds.manifests import Entry, Manifests
+from posthof_crds.mistakes import explain
+from posthof_crds.mta import MTA
+from posthof_crds.reasons import Reason
+from posthof_crds.relaypolicy import RelayPolicy
+from posthof_crds.selectors import Selection, parse_selection
+from posthof_crds.tlscert import TLSCert
+
+AnyModel = MTA | MailDomain | RelayPolicy | TLSCert
+
+MODELS: dict[str, type[AnyModel]] = {
+    "MTA": MTA,
+    "MailDomain": MailDomain,
+    "RelayPolicy": RelayPolicy,
+    "TLSCert": TLSCert,
+}
+_NOWHERE = Path("/")
+
+
+class Flaw(NamedTuple):
+    """What is wrong with an object: where (`spec.domain`), what, and a sentence that says what to write instead."""
+
+    field: str
+    what: str
+    instead: str = ""
+    reason: Reason = Reason.INVALID
+
+    def __str__(self) -> str:
+        text = f"{self.field}: {self.what}" if self.field else self.what
+        return f"{text}. {self.instead}" if self.instead else f"{text}."
+
+
+class PartKey(NamedTuple):
+    kind: str
+    namespace: str
+    name: str
+
+
+class Changes(msgspec.Struct, frozen=True):
+    """Values of retry and limits that the object gives itself; the others are the MTA's."""
+
+    retry: tuple[tuple[str, Any], ...] = ()
+    limits: tuple[tuple[str, Any], ...] = ()
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """An object as `assemble` needs it. Exactly one of domain, rule, certificate is there, or flaws are."""
+
+    kind: str
+    namespace: str
+    name: str
+    created: str = ""  # RFC 3339, as the API server writes it: texts in the order of time
+    labels: dict[str, str] = {}
+    mta: tuple[str, str] | None = None  # mtaRef: (namespace, name)
+    flaws: tuple[Flaw, ...] = ()
+    domain: engine.Domain | None = None
+    rule: engine.Rule | None = None
+    certificate: engine.Certificate | None = None
+    changes: Changes | None = None
+    list_from: tuple[str, str] | None = None  # ("namespace/name" of the ConfigMap, key)
+    selection: Selection | None = None
+
+    @property
+    def key(self) -> PartKey:
+        return PartKey(self.kind, self.namespace, self.name)
+
+    @property
+    def full(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+    @property
+    def config_map(self) -> str:
+        """ "namespace/name" of the ConfigMap it reads, "" where there is none."""
+        return self.list_from[0] if self.list_from else ""
+
+    @property
+    def secrets(self) -> tuple[SecretRef, ...]:
+        """The keys of Secrets it needs; their names are "namespace/name"."""
+        if self.rule is not None:
+            return tuple(ref for ref in (self.rule.action.username, self.rule.action.password) if ref is not None)
+        pair = self.certificate.pair if self.certificate is not None else None
+        return (
+            tuple(ref for ref in (pair.cert_secret, pair.key_secret) if ref is not None) if pair is not None else ()
+        )
+
+
+def part_of(kind: str, raw: Mapping[str, Any]) -> Part:
+    """The part of one object as the API server has it. Never raises for what stands in the object."""
+    metadata = raw["metadata"]
+    namespace = str(metadata.get("namespace") or "default")
+    model, flaws = read(kind, raw)
+    body: dict[str, Any] = {}
+    if isinstance(model, MailDomain):
+        domain = _domain(model, namespace)
+        flaws = (*flaws, *_dead_ends(model, domain))
+        body = {"domain": domain, "changes": _changes(model.spec), "list_from": _list_from(model, namespace)}
+    elif isinstance(model, RelayPolicy):
+        body = {"rule": _rule(model, namespace), "changes": _changes(model.spec), "selection": selection_of(model)}
+    elif isinstance(model, TLSCert):
+        body = {"certificate": _certificate(model, namespace)}
+    return Part(
+        kind=kind,
+        namespace=namespace,
+        name=str(metadata["name"]),
+        created=str(metadata.get("creationTimestamp") or ""),
+        labels=dict(metadata.get("labels") or {}),
+        mta=_mta_ref(raw, namespace),
+        flaws=flaws,
+        **({} if flaws else body),
+    )
+
+
+def read(
+    kind: str, raw: Mapping[str, Any]
+) -> tuple[MTA | MailDomain | RelayPolicy | TLSCert | None, tuple[Flaw, ...]]:
+    """The model of one object, or what is wrong with it. Status and most of the metadata are not looked at."""
+    metadata = {key: raw["metadata"][key] for key in ("name", "namespace") if key in raw["metadata"]}
+    value = {"apiVersion": API_VERSION, "kind": kind, "metadata": metadata}
+    value |= {key: part for key, part in raw.items() if key not in ("apiVersion", "kind", "metadata", "status")}
+    model = MODELS[kind]
+    try:
+        found = model.model_validate(value)
+    except ValidationError as error:
+        problems = explain(error, model, Document("", 1, value, {}))
+        return None, tuple(Flaw(each.path, each.what, each.instead) for each in problems)
+    flaws = [*single.anywhere(found), *single.in_cluster(found)]
+    return found, tuple(Flaw(dotted(each.at), each.what, each.instead, each.reason) for each in flaws)
+
+
+def _mta_ref(raw: Mapping[str, Any], namespace: str) -> tuple[str, str] | None:
+    """Also of an object that is wrong elsewhere."""
+    spec = raw.get("spec")
+    ref = spec.get("mtaRef") if isinstance(spec, Mapping) else None
+    if not isinstance(ref, Mapping) or not isinstance(ref.get("name"), str):
+        return None
+    return str(ref.get("namespace") or namespace), str(ref["name"])
+
+
+def _changes(spec: Any) -> Changes | None:
+    retry, limits = given(spec.retry), given(spec.limits)
+    return Changes(retry, limits) if retry or limits else None
+
+
+def _domain(model: MailDomain, namespace: str) -> engine.Domain:
+    domain = domain_of(model, Manifests(), _NOWHERE, Defaults())
+    name = f"{namespace}/{model.metadata.name}"
+    return msgspec.structs.replace(domain, name=name, retry=None, limits=None)
+
+
+def _list_from(model: MailDomain, namespace: str) -> tuple[str, str] | None:
+    who = model.spec.inbound.recipients
+    ref = who.list_from if who else None
+    return (f"{namespace}/{ref.name}", ref.key) if ref else None
+
+
+def _dead_ends(model: MailDomain, domain: engine.Domain) -> Iterator[Flaw]:
+    """Aliases of the domain that lead to nobody in it, or in a circle: by `rules`, as for files."""
+    inbound = model.spec.inbound
+    if (not inbound.aliases and not inbound.catch_all) or (inbound.recipients and inbound.recipients.list_from):
+        return
+    entry = Entry(model, Document("", 1, {}, {}))
+    for found in rules.aliases(Manifests(domains=(entry,)), {domain.domain: domain}):
+        yield Flaw(found.problem.path, found.problem.what, found.problem.instead)
+
+
+def _rule(model: RelayPolicy, namespace: str) -> engine.Rule:
+    rule = rule_of(model, Defaults(), _NOWHERE)
+    action = rule.action
+    if action.username is not None and action.password is not None:
+        action = msgspec.structs.replace(
+            action,
+            username=_of_namespace(action.username, namespace),
+            password=_of_namespace(action.password, namespace),
+        )
+    name = f"{namespace}/{model.metadata.name}"
+    return msgspec.structs.replace(rule, name=name, action=action, retry=None, limits=None)
+
+
+def _of_namespace(ref: SecretRef, namespace: str) -> SecretRef:
+    return SecretRef(name=f"{namespace}/{ref.name}", key=ref.key)
+
+
+def _certificate(model: TLSCert, namespace: str) -> engine.Certificate:
+    """A pair in a Secret, whoever makes it: what the operator has made is in `<name>-tls`."""
+    certificate = certificate_of(model, _NOWHERE)
+    pair = certificate.pair
+    if pair is None or pair.cert_secret is None or pair.key_secret is None:
+        pair = made_pair(model.metadata.name, namespace)
+    else:
+        pair = KeyPair(
+            cert_secret=_of_namespace(pair.cert_secret, namespace),
+            key_secret=_of_namespace(pair.key_secret, namespace),
+        )
+    return msgspec.structs.replace(certificate, self_signed=False, pair=pair)
+
+
+def made_pair(name: str, namespace: str) -> KeyPair:
+    """Where the operator keeps the pair of a TLSCert that it makes."""
+    secret = f"{namespace}/{name}-tls"
+    return KeyPair(
+        cert_secret=SecretRef(name=secret, key="tls.crt"), key_secret=SecretRef(name=secret, key="tls.key")
+    )
+
+
+def parts_in_force(config: EngineConfig) -> dict[PartKey, Part]:
+    """The last good parts, from the configuration that pods run: what a new leader begins with, so that an object
+    that is wrong by then stays in force as it was. Times of creation are not in a configuration."""
+    parts: dict[PartKey, Part] = {}
+    for domain in config.domains.values():
+        namespace, slash, name = domain.name.partition("/")
+        if slash:
+            part = Part(kind="MailDomain", namespace=namespace, name=name, domain=domain)
+            parts[part.key] = part
+    for rule in config.rules:
+        namespace, _, name = rule.name.partition("/")
+        if rule.egress == config.egress:
+            rule = msgspec.structs.replace(rule, egress=engine.Egress())
+        part = Part(kind="RelayPolicy", namespace=namespace, name=name, rule=rule, selection=_selection(rule))
+        parts[part.key] = part
+    return parts
+
+
+def _selection(rule: engine.Rule) -> Selection | None:
+    return parse_selection(rule.match.workloads[0]) if rule.match.workloads else None
