@@ -78,7 +78,8 @@ def test_a_secret_that_everybody_may_read_is_warned_of(tmp_path: Path) -> None:
 )
 def test_every_example_is_valid(example: str) -> None:
     manifests = load(REPOSITORY / "examples" / example)
-    assert {warning.what for warning in manifests.warnings} <= {"everybody on this machine may read this Secret"}
+    known = ("everybody on this machine may read this Secret", "namespaces never holds on one machine")
+    assert [warning.what for warning in manifests.warnings if not warning.what.startswith(known)] == []
 
 
 def errors(text: str) -> tuple[Problem, ...]:
