@@ -18,6 +18,8 @@ from collections.abc import AsyncIterator
 from posthof_operator import crew, health, informer, routes
 from posthof_operator.access import Access
 from posthof_operator.api import Api, ApiError
+from posthof_operator.certs.reconcile import Certificates
+from posthof_operator.dns.reconcile import Domains, Houses
 from posthof_operator.election import Election, Lost
 from posthof_operator.health import Canary
 from posthof_operator.informer import Informer
@@ -28,14 +30,14 @@ from posthof_operator.settings import Settings
 from posthof_operator.store import Store
 from posthof_operator.watches import Watches
 from posthof_operator.workqueue import WorkQueue
-from posthof_operator.world import Reconciler, World
+from posthof_operator.world import Postponed, Prepared, Reconciler, World
 
 log = logging.getLogger("posthof_operator")
 
 
 def rooms() -> list[Reconciler]:
     """Every reconciler. Their order says nothing."""
-    return []
+    return [Certificates(), Domains(), Houses()]
 
 
 @contextlib.asynccontextmanager
@@ -97,6 +99,7 @@ async def work(world: World, access: Access, *, election: Election, canary: Cana
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(election.keep(), name="election")]
         await read(world)
+        await prepare(world)
         tasks += [
             group.create_task(crew.work(world, settings.workers), name="crew"),
             group.create_task(_list_again(world), name="lists"),
@@ -106,6 +109,18 @@ async def work(world: World, access: Access, *, election: Election, canary: Cana
         stop.set()
         for task in tasks:
             task.cancel()
+
+
+async def prepare(world: World) -> None:
+    """What a room must know before anything is decided: tried until it does."""
+    for room in world.rooms.values():
+        while isinstance(room, Prepared):
+            try:
+                await room.prepare(world)
+                break
+            except (ApiError, Postponed) as error:
+                log.warning("%s: %s", room.room, error)
+                await asyncio.sleep(1.0)
 
 
 async def read(world: World) -> None:

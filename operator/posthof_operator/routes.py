@@ -58,6 +58,7 @@ def _wake_config(world: World, key: Key, is_meant: bool) -> None:
         world.enqueue_all("MTA", TOGETHER)
     elif key.kind == "MailDomain":
         world.enqueue(key, room="domains")  # its DNSReady, written by the other room, is part of Ready
+        world.enqueue(key, room="dns")  # and that one goes by the bindings
     elif key.kind == "TLSCert":
         world.enqueue_all("MTA", TOGETHER, room="mta")  # CertificatesReady
 

@@ -43,7 +43,7 @@ def status_of(raw: Raw, says: Iterable[Said], fields: Raw, world: World) -> Raw:
 async def tell(world: World, raw: Raw, says: Sequence[Said], fields: Raw, voice: Voice) -> bool:
     """Write the status if it says something new, then the Events. Returns whether it was written."""
     key = Key(raw["kind"], raw["metadata"].get("namespace", ""), raw["metadata"]["name"])
-    status = status_of(raw, says, fields, world)
+    status = voice.said(status_of(raw, says, fields, world))  # also without what belongs to another writer
     old = raw.get("status", {})
     if voice.said(old) == status:
         return False

@@ -13,7 +13,7 @@ from __future__ import annotations
 import datetime
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from posthof_crds.report import Report
 from posthof_operator.api import Api
@@ -51,6 +51,16 @@ class Reconciler(Protocol):
         """Make it so. The object may be gone: then forget it."""
 
 
+@runtime_checkable
+class Prepared(Protocol):
+    """A room that has to know something before any object is reconciled, in any room."""
+
+    room: str
+
+    async def prepare(self, world: World) -> None:
+        """Called once the store is read. Raises ApiError, Postponed: it is called again."""
+
+
 class World:
     """`now` gives UTC, aware."""
 
@@ -77,6 +87,7 @@ class World:
         self.proven: dict[
             str, frozenset[str]
         ] = {}  # domain -> "namespace/name" of MailDomains whose DNS has the proof
+        self.proofs = 0  # grows with every change of `proven`
         self.reports: dict[Key, dict[str, Report]] = {}  # MTA -> pod -> what it said last
         self.rooms: dict[str, Reconciler] = {}  # by room; filled by app.py
         self._of_kind: dict[str, list[str]] = defaultdict(list)
@@ -107,5 +118,6 @@ class World:
             self.proven[domain] = fresh
         else:
             del self.proven[domain]
+        self.proofs += 1
         self.enqueue_all("MTA")
         return True

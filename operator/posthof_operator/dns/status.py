@@ -1,0 +1,75 @@
+"""What is told of a MailDomain's DNS: rows, columns, the proof, and DNSReady. Pure."""
+
+from __future__ import annotations
+
+from posthof_crds.reasons import Condition, Reason
+from posthof_operator.conditions import Said, said
+from posthof_operator.dns import proof
+from posthof_operator.dns.rows import Row, Rows, Seen, State, Want
+from posthof_operator.resources import Raw
+
+LONGEST = 4000  # characters of one text of a row
+
+
+def ready(want: Want, found: Rows, seen: Seen, hint: str = "") -> Said:
+    """DNSReady. Its message has the texts to publish; `hint` is why nobody publishes them by itself."""
+    judged = _judged(want, found)
+    bad = [row for row in judged if row.state in (State.MISSING, State.DIFFERS)]
+    if bad:
+        reason = Reason.RECORDS_MISSING if any(row.state is State.MISSING for row in bad) else Reason.RECORDS_DIFFER
+        return said(Condition.DNS_READY, False, reason, "; ".join([*map(_mend, bad), *filter(None, [hint])]))
+    unanswered = [row for row in judged if row.state is State.UNKNOWN and row.note.startswith("DNS did not answer")]
+    if unanswered:
+        why = seen.troubles[0] if seen.troubles else "it has not been asked yet"
+        return Said(Condition.DNS_READY, "Unknown", Reason.RESOLVER_FAILED, f"DNS did not answer: {why}")
+    right = [row for row in judged if row.state is State.OK]
+    unknown = "; ".join(f"{_title(row)} is not judged: {row.note}" for row in judged if row.state is State.UNKNOWN)
+    if not right:
+        return Said(Condition.DNS_READY, "Unknown", Reason.RECORDS_UNKNOWN, unknown or "nothing is to be checked")
+    text = f"{', '.join(_title(row) for row in right)} {'is' if len(right) == 1 else 'are'} right"
+    return said(Condition.DNS_READY, True, Reason.RECORDS_RIGHT, text + (f"; {unknown}" if unknown else ""))
+
+
+def not_checked() -> Said:
+    text = "DNS is not asked, because no MTA accepts the domain: see the condition Accepted"
+    return Said(Condition.DNS_READY, "Unknown", Reason.NOT_CHECKED, text)
+
+
+def fields(want: Want, found: Rows) -> Raw:
+    """The other fields."""
+    purposes = ((found.mx, "mx"), (found.spf, "spf"), (found.dmarc, "dmarc"), (found.proof, "proof"))
+    return {
+        "dnsRecords": [_row(row, purpose) for row, purpose in purposes if row is not None],
+        "dns": {purpose: str(row.state) for row, purpose in purposes[:3] if row is not None},
+        "proof": {"name": proof.name_of(want.domain), "value": want.proof} if want.proof else None,
+    }
+
+
+def _judged(want: Want, found: Rows) -> list[Row]:
+    """A proof counts only while nothing is received without it; without it nothing else counts yet."""
+    if want.is_proof_needed and found.proof is not None and found.proof.state is not State.OK:
+        return [found.proof]
+    return [found.mx, found.spf, found.dmarc]
+
+
+def _row(row: Row, purpose: str) -> Raw:
+    texts = {"expected": row.expected[:LONGEST], "observed": row.observed[:LONGEST]}
+    filled = {name: text for name, text in texts.items() if text}
+    return {"type": row.type, "name": row.name, "purpose": purpose, **filled, "state": str(row.state)}
+
+
+def _title(row: Row) -> str:
+    if row.type == "MX":
+        return "MX"
+    if row.name.startswith("_dmarc."):
+        return "DMARC"
+    return "the proof" if row.name.startswith(proof.LABEL) else "SPF"
+
+
+def _mend(row: Row) -> str:
+    """What is wrong with a row, and what to publish."""
+    lines = row.expected.splitlines()
+    quoted = [text if row.type == "MX" else f'"{text}"' for text in lines]
+    publish = " and ".join(f"{row.name}. {row.type} {text}" for text in quoted)
+    verb = "publish" if row.state is State.MISSING or row.type == "TXT" else "let it be"
+    return f"{_title(row)}: {row.note}: {verb} {publish}" if publish else f"{_title(row)}: {row.note}"

@@ -1,0 +1,100 @@
+"""What to expect of a MailDomain's DNS: from its spec, from what the MTAs say of it, and from those MTAs. Pure.
+
+Rules of this file
+- What MTAs say stands in status.bindings; it is not decided here.
+- A MailDomain that no MTA accepts is not looked at, except for the proof it lacks: then also what to publish next is
+  told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from posthof_crds import names
+from posthof_crds.reasons import Reason
+from posthof_operator.dns import proof
+from posthof_operator.dns.rows import Want
+from posthof_operator.resources import Raw
+
+
+class House(NamedTuple):
+    """An MTA, as far as DNS has to do with it."""
+
+    hostname: str
+    addresses: tuple[str, ...] = ()  # at which the world reaches it: addresses and names
+    egress: tuple[str, ...] = ()
+
+
+class Bound(NamedTuple):
+    """What one MTA says of the MailDomain."""
+
+    namespace: str
+    name: str
+    is_accepted: bool
+    reason: str
+
+
+def house_of(raw: Raw) -> House:
+    """The MTA's part. An object that breaks a rule gives what can be read of it."""
+    spec, status = raw.get("spec", {}), raw.get("status", {})
+    egress = (spec.get("egress") or {}).get("addresses") or ()
+    return House(
+        _domain(spec.get("hostname", "")), tuple(status.get("addresses") or ()), tuple(str(one) for one in egress)
+    )
+
+
+def bindings(raw: Raw) -> Iterator[Bound]:
+    for one in raw.get("status", {}).get("bindings") or ():
+        accepted: Mapping[str, Any] = next((c for c in one.get("conditions", ()) if c["type"] == "Accepted"), {})
+        yield Bound(
+            one.get("namespace", ""),
+            one.get("mta", ""),
+            accepted.get("status") == "True",
+            accepted.get("reason", ""),
+        )
+
+
+def want_of(raw: Raw, house: Callable[[str, str], House | None], salt: bytes, *, is_proven: bool) -> Want | None:
+    """What to expect; None: there is nothing to look at. `house(namespace, name)` gives an MTA."""
+    metadata, spec = raw["metadata"], raw.get("spec", {})
+    domain = domain_of(raw)
+    if not domain:
+        return None
+    found = list(bindings(raw))
+    accepting = [one for one in found if one.is_accepted]
+    lacking = [one for one in found if one.reason == Reason.PROOF_MISSING]
+    is_foreign = any(one.namespace != metadata["namespace"] for one in found)
+    is_taken = any(one.reason == Reason.DOMAIN_TAKEN for one in found)
+    houses = [known for one in accepting or lacking if (known := house(one.namespace, one.name)) is not None]
+    asks_proof = is_proven or is_foreign or is_taken
+    if not houses and not asks_proof:
+        return None
+    dns = spec.get("dns") or {}
+    return Want(
+        domain=domain,
+        hosts=_unique(one.hostname for one in houses if one.hostname),
+        addresses=_unique(address for one in houses for address in one.addresses),
+        egress=_unique(address for one in houses for address in one.egress),
+        spf=dns.get("spf"),
+        dmarc=dns.get("dmarc"),
+        proof=proof.value_of(salt, metadata["namespace"], domain) if asks_proof else "",
+        is_proof_needed=bool(lacking) and not accepting,
+    )
+
+
+def domain_of(raw: Raw) -> str:
+    """The MailDomain's domain in its one form, "" where it has none."""
+    return _domain(raw.get("spec", {}).get("domain", ""))
+
+
+def _unique(values: Iterator[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(values))
+
+
+def _domain(text: object) -> str:
+    """In its one form, "" where it is none."""
+    try:
+        return names.to_ascii(str(text)).rstrip(".")
+    except ValueError:
+        return ""
