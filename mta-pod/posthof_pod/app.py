@@ -85,6 +85,7 @@ class Worker:
         self.listeners: dict[SocketInfo, Listening] = {}
         self.contexts: dict[str, ssl.SSLContext] = {}
         self.secrets = Secrets()
+        self.pods: dict[str, tuple[str, ...]] = {}
         self.mta: flow.Mta
         self.gate: HouseGate
         self.callout: Callout
@@ -95,7 +96,14 @@ class Worker:
         self._tasks: set[asyncio.Task[object]] = set()
         self.channel: Channel = worker_channel(
             start,
-            {"config": self.swap, "stats": self.stats, "stop": self.stop, "adopt": self.adopt, "reopen": self.reopen},
+            {
+                "config": self.swap,
+                "stats": self.stats,
+                "stop": self.stop,
+                "adopt": self.adopt,
+                "reopen": self.reopen,
+                "pods": self.know_pods,
+            },
             on_close=self._orphaned,
             on_error=self.events.internal_error,
         )
@@ -106,14 +114,18 @@ class Worker:
     async def swap(self, payload: Any) -> dict[str, str]:
         """A configuration, the first or another. Refused: it cannot be used, and the old one stays."""
         swap = msgspec.convert(payload, Swap)
-        config = msgspec.msgpack.decode(swap.config, type=EngineConfig)
+        is_new = bool(swap.config)
+        config = msgspec.msgpack.decode(swap.config, type=EngineConfig) if is_new else self.mta.config
+        self.pods = swap.pods
         sockets = {info: socket.socket(fileno=fd) for info, fd in zip(swap.added, swap.fds, strict=True)}
         try:
             contexts = _contexts(config, swap.certificates)
             if not self._is_begun:
                 await self._begin(config, contexts, swap)
-            else:
+            elif is_new:
                 await self._change(config, contexts, swap)
+            else:
+                self._take_keys(config, contexts, swap)
         except (BadPair, OSError) as error:
             for bound in sockets.values():
                 bound.close()
@@ -139,7 +151,7 @@ class Worker:
         self.resolution = assemble(config, rng=random.random)
         maildirs = MaildirDelivery(config.mail_root, config.hostname)
         self.callout = Callout(self._ask_line, self._route_of_domain, monotonic=time.monotonic)
-        admission = Admission(config, callout=self.callout, is_own=is_local_address)
+        admission = self._admission(config)
         mta = self.mta = flow.Mta(config, admission=admission, backlog=Backlog(), events=events, maildirs=maildirs)
         mta.spool = Spool(
             config.spool,
@@ -171,7 +183,7 @@ class Worker:
     async def _change(self, config: EngineConfig, contexts: dict[str, ssl.SSLContext], swap: Swap) -> None:
         """Another configuration, in one turn of the loop. Queued mail finds its new way at its next try."""
         mta = self.mta
-        admission = Admission(config, callout=self.callout, is_own=is_local_address)
+        admission = self._admission(config)
         if any(getattr(config, name) != getattr(mta.config, name) for name in _RESOLVES):
             self.resolution = assemble(config, rng=random.random)
             mta.pool.resolver = self.resolution.resolver
@@ -182,11 +194,31 @@ class Worker:
         mta.pool.capacity = config.outbound_sessions
         self.callout.forget()
         self.events.set_level(config.log_level)
+        self._swap_listeners(config)
+        await flow.reroute(mta)
+
+    def _take_keys(self, config: EngineConfig, contexts: dict[str, ssl.SSLContext], swap: Swap) -> None:
+        """Other keys for the same configuration: new sessions get the new certificates, open ones notice nothing."""
+        self.contexts, self.secrets = contexts, Secrets(swap.secrets)
+        self._swap_listeners(config)
+
+    def _swap_listeners(self, config: EngineConfig) -> None:
         for info, listening in self.listeners.items():
             listener = _listener(config, info)
             if listener is not None:
                 listening.swap(listener, config.hostname, self.gate)
-        await flow.reroute(mta)
+
+    def _admission(self, config: EngineConfig) -> Admission:
+        admission = Admission(config, callout=self.callout, is_own=is_local_address)
+        admission.know_pods(self.pods)
+        return admission
+
+    async def know_pods(self, payload: Any) -> None:
+        """Which address is in which selections of pods, from now on. No configuration changes for it."""
+        self.pods = msgspec.convert(payload, dict[str, tuple[str, ...]])
+        mta: flow.Mta | None = getattr(self, "mta", None)  # the first configuration may still be on its way
+        if mta is not None:
+            mta.admission.know_pods(self.pods)
 
     async def _listen(self, info: SocketInfo, bound: socket.socket, config: EngineConfig) -> None:
         listener = _listener(config, info)

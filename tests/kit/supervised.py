@@ -107,6 +107,7 @@ class Supervised:
 
     @property
     def log(self) -> list[dict[str, Any]]:
+        self.supervisor.events.flush()
         return [json.loads(line) for line in (self.folder / "log").read_text().splitlines() if line.startswith("{")]
 
     def names(self) -> list[str]:

@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from posthof_crds.engine import Certificate, EngineConfig
+from posthof_crds.report import ServedCertificate
 from posthof_pod.config.secrets import key
 from posthof_pod.listen import tls
 
@@ -36,20 +37,57 @@ class Made(msgspec.Struct):
     renew: float  # unix seconds
 
 
-def pairs(config: EngineConfig, secrets: Mapping[str, bytes]) -> dict[str, tuple[bytes, bytes]]:
+Pairs = dict[str, tuple[bytes, bytes]]  # TLSCert -> chain and key, PEM
+
+
+def pairs(config: EngineConfig, secrets: Mapping[str, bytes]) -> Pairs:
     """Chain and key (PEM) of every certificate. Raises Unusable with everything that is wrong."""
-    found: dict[str, tuple[bytes, bytes]] = {}
+    found, problems = usable(config, secrets, {})
+    if problems:
+        raise Unusable(problems)
+    return found
+
+
+def usable(config: EngineConfig, secrets: Mapping[str, bytes], last: Pairs) -> tuple[Pairs, list[str]]:
+    """As many as can be served, and what is wrong with the others. `last`: what was served until now; it stands in
+    for a newer one that cannot be used, or that has expired already while the last one has not."""
+    found: Pairs = {}
     problems = []
     for name, certificate in config.certificates.items():
         try:
-            pair = _self_signed(certificate, Path(config.state_dir)) if certificate.self_signed else None
-            pair = pair or _given(certificate, secrets)
-            tls.server_context([tls.Certificate(certificate.dns_names, (pair,))])
-            found[name] = (pair.chain, pair.key)
+            found[name] = _pair(certificate, secrets, Path(config.state_dir))
+            if name in last and _is_step_back(found[name][0], last[name][0]):
+                raise tls.BadPair("the new certificate has expired")
         except (OSError, LookupError, tls.BadPair) as error:
+            found.pop(name, None)
             problems.append(f"TLSCert/{name}: {_text(error)}")
-    if problems:
-        raise Unusable(problems)
+            if name in last:
+                found[name] = last[name]
+                problems[-1] += "; the last good one is still served"
+    return found, problems
+
+
+def _pair(certificate: Certificate, secrets: Mapping[str, bytes], state_dir: Path) -> tuple[bytes, bytes]:
+    pair = _self_signed(certificate, state_dir) if certificate.self_signed else _given(certificate, secrets)
+    tls.server_context([tls.Certificate(certificate.dns_names, (pair,))])
+    return pair.chain, pair.key
+
+
+def _is_step_back(new: bytes, old: bytes) -> bool:
+    now = time.time()
+    return new != old and tls.expires(new) <= now < tls.expires(old)
+
+
+def served(pairs: Pairs) -> dict[str, ServedCertificate]:
+    """What clients get to see, by TLSCert. Slow the first time: it loads a library."""
+    from cryptography import x509
+
+    found = {}
+    for name, (chain, _) in pairs.items():
+        first = x509.load_pem_x509_certificate(chain)
+        found[name] = ServedCertificate(
+            serial=format(first.serial_number, "x"), not_after=first.not_valid_after_utc.timestamp()
+        )
     return found
 
 
@@ -64,6 +102,9 @@ def _given(certificate: Certificate, secrets: Mapping[str, bytes]) -> tls.Pair:
     if pair is None:
         raise LookupError("it names no files and no Secret")
     if pair.cert_secret is not None and pair.key_secret is not None:
+        for ref in (pair.cert_secret, pair.key_secret):
+            if key(ref) not in secrets:
+                raise LookupError(f"Secret {ref.name} has no {ref.key}, or it has not arrived yet")
         return tls.Pair(secrets[key(pair.cert_secret)], secrets[key(pair.key_secret)])
     return tls.Pair(Path(pair.cert_file).read_bytes(), Path(pair.key_file).read_bytes())
 

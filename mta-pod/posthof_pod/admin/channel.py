@@ -10,6 +10,7 @@ What is said
                   ask  stop     {"seconds": n} -> None, once nothing listens; the process ends when it is drained
                   tell adopt    {"dead": [spool worker ids]}: their supervisor reaped them
                   tell reopen                  : the log file was rotated
+                  tell pods     dict[IP address, ids of selections]: which pod is where, beside the configuration
                   ask  queue.list QueueFilter  -> QueuePage       (waiting.py)
                   ask  queue.show {"id"}       -> QueueItem | None
                   ask  queue.content {"id"}    -> bytes | None
@@ -66,8 +67,9 @@ class SocketInfo(msgspec.Struct, frozen=True):
 
 
 class Swap(msgspec.Struct, frozen=True):
-    """A configuration to take into use. `config`: EngineConfig as msgpack. `secrets`: "name/key" -> bytes.
-    `certificates`: TLSCert -> chain and key, PEM.
+    """A configuration to take into use. `config`: EngineConfig as msgpack, b"" for the one that runs already: only
+    keys are new. `secrets`: "name/key" -> bytes. `certificates`: TLSCert -> chain and key, PEM. `pods`: IP address ->
+    ids of the selections that pod is in.
 
     `added`: sockets whose descriptors come with this frame, in this order. `removed`: addresses not to listen on any
     more; open sessions there go on.
@@ -79,6 +81,7 @@ class Swap(msgspec.Struct, frozen=True):
     revision: str
     added: tuple[SocketInfo, ...] = ()
     removed: tuple[SocketInfo, ...] = ()
+    pods: dict[str, tuple[str, ...]] = {}
     fds: tuple[int, ...] = ()
 
 

@@ -19,12 +19,15 @@ SECONDS = 120.0
 
 
 class Compiled(msgspec.Struct):
-    """`config` is None exactly when there are errors. Secrets by "name/key"."""
+    """`config` is None exactly when there are errors. Secrets by "name/key". `revision`: what its maker calls it;
+    "": its content hash. `complaints`: what is wrong and keeps nothing from being used."""
 
     config: EngineConfig | None = None
     secrets: dict[str, bytes] = {}
     errors: list[str] = []
     warnings: list[str] = []
+    revision: str = ""
+    complaints: list[str] = []
 
 
 def compile_apart(folder: Path, base: Path) -> Compiled:

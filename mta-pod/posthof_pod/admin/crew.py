@@ -25,6 +25,8 @@ STEADY = 60.0  # seconds of life after which a death counts as the first again
 DELAYS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # seconds until the restart, by deaths in a row
 HOPELESS = 4  # deaths in a row before anybody was ever ready: the house gives up
 SWAP = 60.0  # seconds a worker may take for another configuration
+Pods = dict[str, tuple[str, ...]]  # IP address -> ids of the selections of pods it is in
+
 BEGIN = 3600.0  # for its first: it reads its spool before it answers. Pings see whether it hangs
 QUIET = 1.0  # a seat that stays empty longer refuses connections meanwhile
 
@@ -68,6 +70,9 @@ class Crew:
         self._config: EngineConfig | None = None
         self._keys = Keys({}, {})
         self._generation = 0  # of configurations given out; keys are part of them and not of the content hash
+        self._edition = 0  # of configurations alone
+        self._encoded, self._revision = b"", ""
+        self.pods: Pods = {}
         self._was_ready: set[int] = set()
         self._departed: Stats = {}
         self._tasks: set[asyncio.Future[None]] = set()
@@ -83,9 +88,10 @@ class Crew:
 
     # ------------------------------------------------------------------ life and death
 
-    def start(self, config: EngineConfig, keys: Keys) -> None:
-        """Fill every seat. Returns at once; see `settled` and `hopeless`."""
-        self._use(config, keys)
+    def start(self, config: EngineConfig, keys: Keys, revision: str = "") -> None:
+        """Fill every seat. Returns at once; see `settled` and `hopeless`. `revision`: the content hash, or what the
+        configuration's maker calls it."""
+        self._use(config, keys, revision)
         self.seats = [Seat(number + 1) for number in range(self.ports.copies)]
         for seat in self.seats:
             self._fill(seat)
@@ -187,21 +193,30 @@ class Crew:
 
     # ------------------------------------------------------------------ configuration
 
-    async def swap(self, config: EngineConfig, keys: Keys) -> list[str]:
+    async def swap(self, config: EngineConfig, keys: Keys, revision: str = "") -> list[str]:
         """Carry a configuration to all workers, with the sockets they lack. Returns problems.
 
         A worker that still begins is not waited for: `_introduce` gives it the newest when it is done.
         """
-        self._use(config, keys)
+        self._use(config, keys, revision)
         seats = [seat for seat in self.seats if seat.worker is not None and seat.worker.generation]
         living = [(seat, seat.worker) for seat in seats if seat.worker is not None and seat.worker.is_alive]
         answers = await asyncio.gather(*(self._give(seat, worker, within=SWAP) for seat, worker in living))
         problems = zip(living, answers, strict=True)
         return [f"worker {worker.name}: {problem}" for (_, worker), problem in problems if problem]
 
-    def _use(self, config: EngineConfig, keys: Keys) -> None:
+    def _use(self, config: EngineConfig, keys: Keys, revision: str) -> None:
+        if config != self._config:
+            self._encoded = msgspec.msgpack.encode(config)
+            self._edition += 1
         self._config, self._keys = config, keys
+        self._revision = revision or content_hash(config)
         self._generation += 1
+
+    def know_pods(self, pods: Pods) -> None:
+        """Tell all workers which address is in which selections of pods."""
+        self.pods = pods
+        self.tell_all("pods", pods)
 
     async def _give(self, seat: Seat, worker: WorkerProcess, *, within: float) -> str:
         """The present configuration to one worker, and the sockets it lacks. Returns what went wrong, or ""."""
@@ -210,14 +225,15 @@ class Crew:
             sockets = self.ports.of(seat.number)
             added = tuple(info for info in sockets if info not in seat.given)
             removed = tuple(info for info in seat.given if info not in sockets)
-            generation = self._generation
+            generation, edition = self._generation, self._edition
             swap = Swap(
-                config=msgspec.msgpack.encode(self._config),
+                config=b"" if worker.edition == edition else self._encoded,
                 secrets=self._keys.secrets,
                 certificates=self._keys.certificates,
-                revision=content_hash(self._config),
+                revision=self._revision,
                 added=added,
                 removed=removed,
+                pods=self.pods,
             )
             try:
                 await worker.swap(swap, [sockets[info] for info in added], within=within)
@@ -227,7 +243,7 @@ class Crew:
                 return "no answer to a new configuration"
             except ChannelClosed:
                 return "" if not worker.is_alive else "closed its channel"
-            worker.generation = generation
+            worker.generation, worker.edition = generation, edition
             seat.given |= set(added)
             seat.given -= set(removed)
             return ""

@@ -5,6 +5,8 @@
     GET  /metrics                    Prometheus text
     GET  /api/v1/config              what runs, what the manifests say, why the newest is refused
     GET  /api/v1/workers
+    GET  /api/v1/report              what a pod tells the operator (posthof_crds.report)
+    GET  /api/v1/client/ADDRESS      the selections of pods that address is in
     GET  /api/v1/queue               ?sender= recipient= destination= state= id= limit=
     GET  /api/v1/queue/ID            one message with its recipients and the last reply
     GET  /api/v1/queue/ID/content    the message itself (token)
@@ -67,6 +69,8 @@ def application(supervisor: Supervisor) -> web.Application:
     app.router.add_get("/metrics", api.metrics)
     app.router.add_get("/api/v1/config", api.config)
     app.router.add_get("/api/v1/workers", api.workers)
+    app.router.add_get("/api/v1/report", api.report)
+    app.router.add_get("/api/v1/client/{address}", api.client)
     app.router.add_get("/api/v1/queue", api.queue)
     app.router.add_get("/api/v1/queue/{id}", api.message)
     app.router.add_get("/api/v1/queue/{id}/content", api.content)
@@ -140,16 +144,7 @@ class API:
         return answer(told, 200 if is_well else 503)
 
     async def metrics(self, request: web.Request) -> web.Response:
-        from posthof_pod.admin.exposition import exposition
-
-        own: Stats = {
-            "posthof_uptime_seconds": round(time.monotonic() - self._house.started, 3),
-            f'posthof_build_info{{version="{installed_version()}"}}': 1,
-        }
-        stats = merged([await self._house.crew.stats(), self._house.events.stats(), own])
-        return web.Response(
-            body=exposition(stats), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
-        )
+        return await metrics_of(self._house)
 
     async def config(self, request: web.Request) -> web.Response:
         house = self._house
@@ -176,6 +171,15 @@ class API:
             for worker in self._house.crew.workers
         ]
         return answer({"workers": found})
+
+    async def report(self, request: web.Request) -> web.Response:
+        from posthof_pod.admin.public import identity, report
+
+        return answer(await report(self._house, identity()))
+
+    async def client(self, request: web.Request) -> web.Response:
+        address = request.match_info["address"]
+        return answer({"address": address, "pods": self._house.crew.pods.get(address, ())})
 
     # ------------------------------------------------------------------ the queue
 
@@ -256,6 +260,18 @@ class API:
         self._check_token(request)
         errors = await self._house.reload()
         return answer({"errors": errors, "desired": self._house.desired}, 422 if errors else 200)
+
+
+async def metrics_of(house: Supervisor) -> web.Response:
+    """Prometheus text: all workers, and the house itself."""
+    from posthof_pod.admin.exposition import exposition
+
+    own: Stats = {
+        "posthof_uptime_seconds": round(time.monotonic() - house.started, 3),
+        f'posthof_build_info{{version="{installed_version()}"}}': 1,
+    }
+    stats = merged([await house.crew.stats(), house.events.stats(), own])
+    return web.Response(body=exposition(stats), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
 
 def answer(told: object, status: int = 200) -> web.Response:

@@ -12,10 +12,10 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
-from posthof_crds.engine import EngineConfig, ListenerRole
+from posthof_crds.engine import EngineConfig, HTTPSettings, ListenerRole
 from posthof_pod.admin import certificates, privileges
 from posthof_pod.admin.crew import Keys
-from posthof_pod.admin.sockets import BindFailed, Ports
+from posthof_pod.admin.sockets import BindFailed, Ports, has_ipv6
 from posthof_pod.config import egress
 from posthof_pod.resolve.own import is_local_address
 
@@ -29,15 +29,31 @@ class CannotStart(Exception):
 
 
 class Prepared:
-    """Everything that needs privileges or may fail before there is a loop."""
+    """Everything that needs privileges or may fail before there is a loop.
 
-    def __init__(self, config: EngineConfig, secrets: dict[str, bytes], workers: int = 0) -> None:
+    `has_public`: whether to serve `public_http` here; in a pod it is served before there is a configuration.
+    `lenient`: a certificate that cannot be served yet is left out and told of in `complaints`: in a cluster it may
+    come later, and mail must not wait for it. On one machine it is a mistake to mend before the start.
+    """
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        secrets: dict[str, bytes],
+        workers: int = 0,
+        *,
+        lenient: bool = False,
+        has_public: bool = True,
+    ) -> None:
         self.config = config
-        self.workers = workers or config.workers or len(os.sched_getaffinity(0))
+        self.workers = workers or config.workers or cpus()
         self.ports = Ports(self.workers)
         self.http: list[socket.socket] = []
+        self.public: list[socket.socket] = []
         self.lock = -1
         self.keys = Keys(secrets, {})
+        self.complaints: list[str] = []
+        self.lenient, self._has_public = lenient, has_public
         try:
             self._prepare(secrets)
         except BaseException:
@@ -58,7 +74,10 @@ class Prepared:
             if problems := privileges.unusable(folders):
                 raise CannotStart(problems)
             self.lock = lock(Path(config.state_dir))
-            self.keys = Keys(secrets, certificates.pairs(config, secrets))
+            pairs, self.complaints = certificates.usable(config, secrets, {})
+            if self.complaints and not self.lenient:
+                raise certificates.Unusable(self.complaints)
+            self.keys = Keys(secrets, pairs)
         except (BindFailed, privileges.CannotDrop) as error:
             raise CannotStart([str(error)]) from error
         except certificates.Unusable as error:
@@ -74,6 +93,8 @@ class Prepared:
             problems.append(str(error))
         try:
             self.http = [bind_http(self.config.http.host, self.config.http.port)]
+            if self.config.public_http is not None and self._has_public:
+                self.public = bind_public(self.config.public_http)
         except BindFailed as error:
             problems.append(str(error))
         if problems:
@@ -81,7 +102,7 @@ class Prepared:
 
     def close(self) -> None:
         self.ports.close()
-        for one in self.http:
+        for one in (*self.http, *self.public):
             one.close()
         if self.lock >= 0:
             os.close(self.lock)
@@ -107,18 +128,40 @@ def refuse_roles(config: EngineConfig) -> None:
         )
 
 
+def cpus(cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """How many workers a house has that is told nothing: as many as the CPUs it may use, in a container its limit."""
+    count = len(os.sched_getaffinity(0))
+    try:
+        quota, period = cpu_max.read_text("ascii").split()
+        return max(1, min(count, -(-int(quota) // int(period))))
+    except (OSError, ValueError):  # no cgroup of version 2, or no limit ("max")
+        return count
+
+
+def bind_public(settings: HTTPSettings) -> list[socket.socket]:
+    """The sockets for health, metrics and reports; "" is every address, of both families where there are two."""
+    if settings.host:
+        return [bind_http(settings.host, settings.port)]
+    bound = [bind_http("0.0.0.0", settings.port)]
+    if has_ipv6():
+        bound.append(bind_http("::", bound[0].getsockname()[1]))
+    return bound
+
+
 def bind_http(host: str, port: int) -> socket.socket:
     """The socket of the admin API; port 0 is the kernel's choice. Raises BindFailed."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     found = socket.socket(family, socket.SOCK_STREAM)
     try:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            found.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         found.bind((host.strip("[]"), port))
         found.listen(64)
         found.setblocking(False)
     except OSError as error:
         found.close()
-        raise BindFailed(f"the admin API cannot listen on {host}:{port}: {error.strerror}") from error
+        raise BindFailed(f"HTTP cannot be served on {host or '*'}:{port}: {error.strerror}") from error
     return found
 
 

@@ -57,7 +57,8 @@ class WorkerProcess:
         self.state = State.STARTING
         self.spool_id = ""  # its name in the spool, from `hello`
         self.revision = ""  # the content hash of the configuration it runs
-        self.generation = 0  # the crew's number of it; 0: none yet
+        self.generation = 0  # the crew's number of it and its keys; 0: none yet
+        self.edition = 0  # the crew's number of the configuration alone
         self.stats: Stats = {}  # the last it told
         self.started = time.monotonic()
         self.status: int | None = None

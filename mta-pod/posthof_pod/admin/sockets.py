@@ -47,7 +47,7 @@ def addresses(listener: Listener) -> list[Address]:
     """The addresses of a listener: all families for "" and names with several. Raises BindFailed."""
     if not listener.host:
         found = [Address(listener.name, socket.AF_INET, "0.0.0.0", listener.port)]
-        if _has_ipv6():
+        if has_ipv6():
             found.append(Address(listener.name, socket.AF_INET6, "::", listener.port))
         return found
     host = listener.host.strip("[]")
@@ -88,7 +88,8 @@ def _socket(address: Address) -> socket.socket:
     return one
 
 
-def _has_ipv6() -> bool:
+def has_ipv6() -> bool:
+    """Whether this machine has the second family at all."""
     try:
         with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
             probe.bind(("::", 0))

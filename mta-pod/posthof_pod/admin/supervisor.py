@@ -7,6 +7,9 @@ It never touches a message: a busy supervisor delays no mail. With it gone, the 
 
 Signals: SIGTERM and SIGINT stop (a second one kills), SIGHUP reads the manifests again and reopens the log.
 
+A stop begins with "not ready", and goes on serving for `drain_settle` seconds, so that a balancer has time to send
+nobody here any more; then the workers say 421 to new sessions, end what runs, and leave.
+
 A configuration is swapped whole or refused whole: what does not compile, bind or load, or what one worker refuses,
 leaves everything as it was. `RESTART` names the parts that only a start can change; the rest takes effect at once.
 """
@@ -25,14 +28,15 @@ from typing import Protocol
 import msgspec
 
 from posthof_crds.engine import EngineConfig, content_hash
+from posthof_crds.report import ServedCertificate
 from posthof_pod.admin import certificates, systemd, token
 from posthof_pod.admin.compiled import Compiled
-from posthof_pod.admin.crew import Crew, Keys
+from posthof_pod.admin.crew import Crew, Keys, Pods
 from posthof_pod.admin.prepare import CannotStart, Prepared, refuse_egress, refuse_roles
 from posthof_pod.admin.sockets import Address, BindFailed
 from posthof_pod.observe.events import Events
 
-RESTART = ("spool", "state_dir", "workers", "http", "user")
+RESTART = ("spool", "state_dir", "workers", "http", "public_http", "user")
 STOP = 15.0  # seconds for a clean stop, all in all
 CERTIFICATES = 60.0  # seconds between looks at the certificates' files
 WORKER = "posthof_pod.worker"
@@ -62,10 +66,13 @@ class Supervisor:
         module: str = WORKER,
         stop_within: float = STOP,
         on_settled: Callable[[Supervisor], object] | None = None,
+        revision: str = "",
     ) -> None:
         self.config = prepared.config  # what the workers run
-        self.desired = content_hash(self.config)  # what the manifests say
+        self.desired = self.newest = revision or content_hash(self.config)  # what the manifests say
         self.refused: list[str] = []  # why the newest manifests are not in use
+        self.complaints = prepared.complaints  # what is wrong in those that are
+        self.revision = self.desired  # of what the workers run
         self.restart_for: list[str] = []  # changed fields that wait for a start
         self.events = events
         self.token = ""
@@ -75,10 +82,12 @@ class Supervisor:
         self._told: list[Address] = []
         self._prepared, self._source = prepared, source
         self._keys = prepared.keys
+        self._served: dict[str, ServedCertificate] = {}
+        self._served_of: certificates.Pairs | None = None
         self._output = sys.stdout.fileno() if output is None else output
         self._log, self._module = log, module
         self._stop_within, self._on_settled = stop_within, on_settled
-        self._stopping = asyncio.Event()
+        self._stopping, self._killed = asyncio.Event(), asyncio.Event()
         self._reloading = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -96,6 +105,14 @@ class Supervisor:
         """All were ready once, one is now, and no stop was asked for."""
         return self.crew.settled.is_set() and bool(self.crew.ready) and not self.is_stopping
 
+    async def served(self) -> dict[str, ServedCertificate]:
+        """Serial and end of each certificate that sessions get, by TLSCert."""
+        pairs = self._keys.certificates
+        if self._served_of is not pairs:
+            self._served = await asyncio.to_thread(certificates.served, pairs)
+            self._served_of = pairs
+        return self._served
+
     @property
     def http_address(self) -> str:
         host, port = self._prepared.http[0].getsockname()[:2]
@@ -106,6 +123,7 @@ class Supervisor:
     async def run(self) -> int:
         """From the first worker to the last. Returns the exit status."""
         from posthof_pod.admin.http import serve
+        from posthof_pod.admin.public import serve_public
 
         loop = asyncio.get_running_loop()
         self.events.attach(loop)
@@ -113,18 +131,25 @@ class Supervisor:
         self.token = token.make(Path(self.config.state_dir))
         self.crew = Crew(self.events, self.ports, module=self._module, output=self._output, log=self._log)
         self._tell_of_listeners()
-        self.crew.start(self.config, self._keys)
-        async with serve(self, self._prepared.http):
+        self.crew.start(self.config, self._keys, self.revision)
+        async with serve(self, self._prepared.http), serve_public(self, self._prepared.public):
             self._run(self._settle())
             self._run(self._follow())
             self._run(self._renew())
             status = await self._until_stopped()
+            if not status:
+                await self._let_settle()
             await self._stop()
         return status
+
+    def know_pods(self, pods: Pods) -> None:
+        """Which address is in which selections of pods, for the rules of all workers."""
+        self.crew.know_pods(pods)
 
     def stop(self, why: str) -> None:
         """Begin a clean stop; the second call kills."""
         if self.is_stopping:
+            self._killed.set()
             self.crew.kill()
             return
         self.events.stopping(why)
@@ -147,6 +172,11 @@ class Supervisor:
         self.events.stopping("no worker can be started: the log above says why")
         self._stopping.set()
         return 1
+
+    async def _let_settle(self) -> None:
+        """Not ready and still serving, until nobody is sent here any more."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._killed.wait(), self.config.drain_settle)
 
     async def _stop(self) -> None:
         begin = time.monotonic()
@@ -191,10 +221,9 @@ class Supervisor:
         while True:
             await asyncio.sleep(CERTIFICATES)
             async with self._reloading:
-                with contextlib.suppress(certificates.Unusable):  # told at the next reload; the old pairs still serve
-                    fresh = await asyncio.to_thread(certificates.pairs, self.config, self._keys.secrets)
-                    if fresh != self._keys.certificates:
-                        await self._swap(self.config, Keys(self._keys.secrets, fresh), ["certificates"])
+                keys, _ = await self._usable(self.config, self._keys.secrets)  # told at the next reload
+                if keys != self._keys:
+                    await self._swap(self.config, keys, ["certificates"], self.revision)
 
     async def reload(self) -> list[str]:
         """Read the manifests and take them into use. Returns why not; the old configuration stays then."""
@@ -213,6 +242,7 @@ class Supervisor:
             return self.refused
 
     async def _take(self, compiled: Compiled) -> list[str]:
+        self.newest = compiled.revision or self.newest
         if compiled.config is None:
             return compiled.errors
         wanted = compiled.config
@@ -221,41 +251,57 @@ class Supervisor:
         try:
             refuse_roles(config)
             refuse_egress(config)
-            keys = Keys(compiled.secrets, await asyncio.to_thread(certificates.pairs, config, compiled.secrets))
         except CannotStart as error:
             return error.problems
-        except certificates.Unusable as error:
-            return error.problems
-        self._tell_of_restart([name for name in RESTART if getattr(wanted, name) != fixed[name]])
-        self.desired = content_hash(wanted)
+        keys, problems = await self._usable(config, compiled.secrets)
+        if problems and not self._prepared.lenient:
+            return problems
+        self._complain([*compiled.complaints, *problems])
+        waits = [name for name in RESTART if getattr(wanted, name) != fixed[name]]
+        self._tell_of_restart(waits)
+        self.desired = self.newest = compiled.revision or content_hash(wanted)
+        revision = content_hash(config) if waits else self.desired
         if config == self.config and keys == self._keys:
+            self.revision = revision
             self.events.config_unchanged(self.desired)
             return []
         for warning in compiled.warnings:
             self.events.warned(warning)
-        return await self._swap(config, keys, changed_parts(self.config, config, keys != self._keys))
+        return await self._swap(config, keys, changed_parts(self.config, config, keys != self._keys), revision)
+
+    async def _usable(self, config: EngineConfig, secrets: dict[str, bytes]) -> tuple[Keys, list[str]]:
+        """The pairs that can be served, and what is wrong with others; the last good one serves on for them."""
+        last = self._keys.certificates
+        pairs, problems = await asyncio.to_thread(certificates.usable, config, secrets, last)
+        return Keys(secrets, pairs), problems
+
+    def _complain(self, complaints: list[str]) -> None:
+        for one in complaints:
+            if one not in self.complaints:
+                self.events.warned(one)
+        self.complaints = complaints
 
     def _tell_of_restart(self, fields: list[str]) -> None:
         if fields and fields != self.restart_for:
             self.events.restart_needed(fields)
         self.restart_for = fields
 
-    async def _swap(self, config: EngineConfig, keys: Keys, changed: list[str]) -> list[str]:
+    async def _swap(self, config: EngineConfig, keys: Keys, changed: list[str], revision: str) -> list[str]:
         """Bind what is new, tell the workers, close what is gone; or undo it all and say why."""
         try:
             change = self.ports.change(config)
         except BindFailed as error:
             return str(error).splitlines()
-        problems = await self.crew.swap(config, keys)
+        problems = await self.crew.swap(config, keys, revision)
         if problems:
             self.ports.undo(change)
-            for problem in await self.crew.swap(self.config, self._keys):
+            for problem in await self.crew.swap(self.config, self._keys, self.revision):
                 self.events.warned(f"the old configuration could not be restored: {problem}")
             return problems
         self.ports.finish(change)
-        self.config, self._keys = config, keys
+        self.config, self._keys, self.revision = config, keys, revision
         self._tell_of_listeners()
-        self.events.config_swapped(content_hash(config), changed)
+        self.events.config_swapped(revision, changed)
         return []
 
     def _run(self, work: Awaitable[object]) -> None:

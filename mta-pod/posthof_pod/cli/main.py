@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 COMMANDS = {
     "up": "run the manifests of a folder, in the foreground",
+    "pod": "run as a pod of a cluster; its operator says what",
     "check": "validate the manifests and print what they mean",
     "explain": "which rule decides about a mail, and where it would go",
     "queue": "what waits, and why; flush, hold, release, delete",

@@ -1,7 +1,7 @@
 """Events: one method for each thing that can happen to a message or to the house.
 
 It is the only place that formats a line about a message. Each call writes one JSON line (`line.py`), counts it in
-plain integers, and keeps it for `posthof trace` (`ring.py`). Lines are gathered and written once a loop turn.
+plain integers, and keeps it for `posthof trace` (`ring.py`). Lines are gathered for GATHER and written in one piece.
 
 Rules of this file
 - A method never raises because of what it is told, never waits, and costs at most 2 microseconds for the events a
@@ -29,12 +29,12 @@ DELAYS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 60.0, 300.0, 1800.0, 3600.0, 144
 LEVELS = {"debug": 0, "info": 1, "warning": 2, "error": 3}
 DETAIL = 8192  # characters of a traceback that are kept
 RETRY = 0.05  # seconds until a log that is behind is tried again
+GATHER = 0.01  # seconds a line waits for others: a write costs more than all else about it
 
 
 class Loop(Protocol):
     """What of an event loop is used here."""
 
-    def call_soon(self, callback: Callable[[], object], /) -> object: ...
     def call_later(self, delay: float, callback: Callable[[], object], /) -> object: ...
 
 
@@ -70,7 +70,7 @@ class Events:
         self._deferred: dict[str, int] = {}
         self._failed: dict[str, int] = {}
         self._refused: dict[tuple[str, int], int] = {}
-        self._turn = bytearray()  # lines of this loop turn
+        self._turn = bytearray()  # lines not yet written
         self._turn_lines = 0
         self._loud = bytearray()  # those of them the log wants, where it does not want all
         self._is_due = False
@@ -392,6 +392,18 @@ class Events:
         """These changes were read, and take effect at the next start only."""
         self._house("restart_needed", "", detail=", ".join(fields), level=WARNING)
 
+    def waiting(self, what: str) -> None:
+        """The house cannot begin yet; it goes on trying."""
+        self._house("waiting", "", detail=what, level=WARNING)
+
+    def cluster_away(self, why: str) -> None:
+        """The API server does not answer; what is known stays in force."""
+        self._house("cluster_away", "posthof_cluster_away_total", reason=why, level=WARNING)
+
+    def cluster_back(self, seconds: float) -> None:
+        """It answers again. `seconds`: how long it was away."""
+        self._house("cluster_back", "", seconds=seconds)
+
     def warned(self, what: str) -> None:
         """Something a person should know about their set-up."""
         self._house("warning", "", detail=what, level=WARNING)
@@ -453,7 +465,7 @@ class Events:
         self._rank = LEVELS.get(level, 1)
 
     def attach(self, loop: Loop) -> None:
-        """From now on lines are gathered and written once a turn of `loop`."""
+        """From now on lines are gathered, and written by a timer of `loop`."""
         self.loop = loop
 
     def reopen(self) -> None:
@@ -463,7 +475,7 @@ class Events:
             self.warned(wrong)
 
     def flush(self) -> None:
-        """Write what this turn gathered. Called by the loop; by hand before the end."""
+        """Write what was gathered. Called by the loop; by hand before the end."""
         self._is_due = False
         if not self._turn:
             return
@@ -528,7 +540,7 @@ class Events:
                 self.flush()
             else:
                 self._is_due = True
-                self.loop.call_soon(self.flush)
+                self.loop.call_later(GATHER, self.flush)
 
     def _about(self, envelope: Envelope, event: str, to: tuple[str, ...]) -> Line:
         line = Line(self._now(), event, self.worker, envelope.id, envelope.message_id, envelope.sender, to)

@@ -43,6 +43,7 @@ METRICS: dict[str, Metric] = {
     "posthof_operator_actions_total": Metric("counter", "Messages a person changed, by action."),
     "posthof_config_swaps_total": Metric("counter", "Configurations taken into use after the first."),
     "posthof_config_refused_total": Metric("counter", "Configurations refused; the old one stayed."),
+    "posthof_cluster_away_total": Metric("counter", "Times the API server did not answer; the configuration stayed."),
     "posthof_spool_adoptions_total": Metric("counter", "Lanes taken over from dead or stopped workers."),
     "posthof_spool_damaged_total": Metric("counter", "Records or segments that cannot be read, set aside."),
     "posthof_spool_fenced_total": Metric("counter", "Times this worker found itself fenced."),
