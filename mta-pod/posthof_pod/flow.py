@@ -19,7 +19,7 @@ import msgspec
 
 from posthof_crds.engine import EngineConfig
 from posthof_pod import fields, plan
-from posthof_pod.admit.judge import NOWHERE, Admission, Share
+from posthof_pod.admit.judge import NOWHERE, Admission, Share, Verdict
 from posthof_pod.bounce.report import reports
 from posthof_pod.deliver.connection import Connection, Outgoing
 from posthof_pod.deliver.maildir import MaildirDelivery
@@ -86,7 +86,8 @@ class Mta:
 async def accept(mail: Incoming, mta: Mta) -> Reply:
     """From the last dot to 250. Nothing is promised before `commit` returns."""
     admission = mta.admission
-    verdict = await admission.judge(mail)
+    opinion = admission.judge(mail)
+    verdict = opinion if isinstance(opinion, Verdict) else await opinion
     if verdict.refusal is not None:
         return _let_go(mail, verdict.refusal)
     body = mail.body
@@ -138,6 +139,7 @@ def replayed(lives: Sequence[Live], mta: Mta) -> None:
     for ref, envelope, waiting, is_tried in lives:
         if is_tried:
             mta.events.uncertain(envelope, [held.recipient for held in waiting], Reason.REPLAYED)
+        groups: list[tuple[Destination, Held, tuple[int, ...]]]
         if len(waiting) == 1:
             (held,) = waiting
             groups = [(destination_of(envelope, envelope.recipients[held[0]]), held, (held[0],))]

@@ -12,7 +12,6 @@ OUTCOMES = [Outcome(0, Status.RELAYED, Reason.RECEIVED, 250, "2.0.0", "2.0.0 que
 
 
 class NextTurn:
-    def call_soon(self, callback: object, /) -> None: ...
     def call_later(self, delay: float, callback: object, /) -> None: ...
 
 

@@ -11,13 +11,13 @@ from posthof_pod.smtp.client import (
     Transaction,
     content_pieces,
     envelope_commands,
-    has_dot_line,
     introduce,
     is_sendable,
     notify_words,
     rounds,
     xtext,
 )
+from posthof_pod.smtp.data import dot_line
 from posthof_pod.smtp.extensions import Carriage, Extensions, Need, carriage, parse_extensions
 from posthof_pod.smtp.replyline import Broken, PeerReply
 
@@ -295,4 +295,6 @@ def test_dots_are_doubled_and_the_end_stands_on_its_own_line(trace, body, wire):
 @pytest.mark.parametrize("before", [b"", b"x." * 50, b"x" * 5000, b"1.2.3.\r\n" * 2000])
 def test_a_line_that_begins_with_a_dot_is_found_among_few_and_many_dots(before: bytes, body: bytes):
     content = before + body
-    assert has_dot_line(content) == (b"\n." in content)
+    found = content.find(b"\n.")
+    assert dot_line(content, 0, len(content)) == (found + 1 if found >= 0 else -1)
+    assert dot_line(b"\n." + content + b"\n.", 2, 2 + len(content)) == (found + 3 if found >= 0 else -1)

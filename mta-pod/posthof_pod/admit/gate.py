@@ -28,23 +28,28 @@ class Store(Protocol):
 class HouseGate:
     """smtp.gate.Gate for one worker."""
 
-    __slots__ = ("_has_room", "_store", "accept", "admission")
+    __slots__ = ("_admission", "_has_room", "_store", "accept", "recipient")
 
     def __init__(
         self, admission: Admission, store: Store, accept: Callable[[Incoming], Coroutine[Any, Any, Reply]]
     ) -> None:
+        self.recipient: Callable[[Session, str, str, RecipientParameters], Answer | Awaitable[Answer]]
         self.admission = admission
         self._store = store
         self._has_room = store.room
         self.accept = accept  # as it is: no call between the last dot and the flow
 
+    @property
+    def admission(self) -> Admission:
+        return self._admission
+
+    @admission.setter
+    def admission(self, admission: Admission) -> None:
+        self._admission = admission
+        self.recipient = admission.recipient  # as it is, too
+
     def sender(self, session: Session, address: str, parameters: MailParameters, /) -> Reply | None:
         return None  # who may send what is decided with each recipient
-
-    def recipient(
-        self, session: Session, sender: str, address: str, parameters: RecipientParameters, /
-    ) -> Answer | Awaitable[Answer]:
-        return self.admission.recipient(session, sender, address, parameters)
 
     def room(self, size: int, /) -> Reply | None:
         return None if self._has_room(size) else FULL

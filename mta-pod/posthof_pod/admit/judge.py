@@ -24,7 +24,7 @@ from posthof_pod.admit.route import Routes
 from posthof_pod.model import Destination, DestinationKind, Envelope, Origin, Recipient
 from posthof_pod.replies import Reply
 from posthof_pod.smtp.gate import Incoming, Session
-from posthof_pod.smtp.grammar import RecipientParameters
+from posthof_pod.smtp.grammar import NO_RECIPIENT_PARAMETERS, RecipientParameters
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -93,6 +93,8 @@ class Admission:
         key = (role, client, sender if self._uses_senders else "", domain)
         rule = self._by_domain.get(key)
         if rule is not None:
+            if parameters is NO_RECIPIENT_PARAMETERS:
+                return (Recipient(address, rule),)
             return (Recipient(address, rule, int(parameters.notify), parameters.orcpt),)
         facts = Facts(role, client, sender, address)
         answer = self.recipients.resolve(facts, int(parameters.notify), parameters.orcpt)
@@ -112,7 +114,7 @@ class Admission:
         name = names.split(address)[1]
         return name == domain and name not in self.config.domains and self.policy.is_by_domain(name)
 
-    async def judge(self, mail: Incoming) -> Verdict:
+    def judge(self, mail: Incoming) -> Verdict | Awaitable[Verdict]:
         """The content is there: hops, rules that look at headers, duplicates, what is held and what is dropped."""
         head = mail.header_block()
         scan = headers.scan(head)
@@ -120,13 +122,18 @@ class Admission:
             return Verdict(headers.TOO_MANY_HOPS, (), NOBODY, (), scan)
         recipients = tuple(mail.recipients)
         if self.policy.header_names:
-            answer = await self._finish(mail, head, recipients)
-            if isinstance(answer, Reply):
-                return Verdict(answer, (), NOBODY, (), scan)
-            recipients = answer
-        elif len(recipients) > 1:
+            return self._judge_headers(mail, head, recipients, scan)
+        if len(recipients) > 1:
             recipients = self.recipients.without_duplicates(recipients)
-        return self._sorted_out(recipients, scan) if self._sets_aside else Verdict(None, recipients, NOBODY, (), scan)
+        return self._sorted_out(recipients, scan)
+
+    async def _judge_headers(
+        self, mail: Incoming, head: bytes, recipients: tuple[Recipient, ...], scan: headers.Scan
+    ) -> Verdict:
+        answer = await self._finish(mail, head, recipients)
+        if isinstance(answer, Reply):
+            return Verdict(answer, (), NOBODY, (), scan)
+        return self._sorted_out(answer, scan)
 
     async def _finish(self, mail: Incoming, head: bytes, recipients: tuple[Recipient, ...]) -> Answer:
         session = mail.session
@@ -135,6 +142,8 @@ class Admission:
         return answer if isinstance(answer, Reply | tuple) else await answer
 
     def _sorted_out(self, recipients: tuple[Recipient, ...], scan: headers.Scan) -> Verdict:
+        if not self._sets_aside:
+            return Verdict(None, recipients, NOBODY, (), scan)
         dispositions = [self.routes.disposition(recipient) for recipient in recipients]
         if not any(dispositions):
             return Verdict(None, recipients, NOBODY, (), scan)

@@ -2,7 +2,7 @@
 
 Rules of this file
 - Bounded by lines and by bytes; what falls out is still in the log.
-- It keeps what a loop turn wrote as one block of bytes: 33 bytes of Python a block, not an object a line.
+- It keeps what was written at once as one block of bytes: 33 bytes of Python a block, not an object a line.
 """
 
 from __future__ import annotations

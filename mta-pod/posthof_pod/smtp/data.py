@@ -55,10 +55,27 @@ def _saw_bare(decoder: IncrementalNewlineDecoder) -> bool:
     return decoder.newlines is not None and decoder.newlines != "\r\n"
 
 
+def dot_line(data: bytes, at: int, end: int) -> int:
+    """The first dot in data[at:end] that follows an LF there; -1: no line but the first may begin with one.
+
+    One byte is found some 30 times as fast as two, and most of a content (base64) has no dots: so from dot to dot,
+    unless they are many.
+    """
+    dot = data.find(b".", at, end)
+    for _ in range((end - at >> 9) + 2):
+        if dot < 0 or (data[dot - 1] == 10 and dot > at):
+            return dot
+        dot = data.find(b".", dot + 1, end)
+    if dot < 0:
+        return -1
+    line_end = data.find(b"\n.", max(dot - 1, at), end)
+    return line_end + 1 if line_end >= 0 else -1
+
+
 def whole(data: bytes, at: int) -> bytes | None:
     """The content, where data[at:] is one complete DATA stream without a stuffed dot or a bare CR or LF; else None:
     read it in full."""
-    if not data.endswith(END) or data.find(b"\r\n.", at) != len(data) - 5 or data[at] == 46:
+    if not data.endswith(END) or data[at] == 46 or dot_line(data, at, len(data) - 3) >= 0:
         return None
     body = data[at:-3]
     decoder = IncrementalNewlineDecoder(None, False)
@@ -194,7 +211,9 @@ class DotReader(Content):
         """Reads data[at:]; returns the index behind the end of DATA, or -1: all of it was content so far."""
         tail = self._tail
         text = tail + (data[at:] if at else data)
-        dot = text.find(b"\r\n.")  # a stuffed dot or the end: one pass where there is neither
+        dot = dot_line(text, 0, len(text))
+        if dot >= 0:
+            dot = text.find(b"\r\n.", max(dot - 2, 0))  # a stuffed dot or the end
         if dot >= 0:
             end = dot if text.startswith(END, dot) else text.find(END, dot)
             if end >= 0:

@@ -173,10 +173,10 @@ class Dialogue:
             end = self._data(data, 0)
             if end < len(data):
                 self._parse(data[end:])
+        if self.request is _WAIT:
+            return b""
         out = self._out
-        if len(out) != 1 or self.request is _WAIT:
-            return self._take()
-        return out.pop()
+        return out.pop() if len(out) == 1 else self._take()
 
     def resume(self, result: object) -> bytes:
         """What was awaited is there. A `Reply` in place of the expected result is a failure's reply."""
@@ -288,24 +288,26 @@ class Dialogue:
         if len(line) >= terms.command_line:
             self._refuse("", say.LINE_TOO_LONG)
             return
-        if not line.endswith(b"\r"):
+        if line[-1:] != b"\r":
             self._not_a_command(line, say.BARE_LF)
             return
         line = line[:-1]
-        verb, _, argument = line.partition(b" ")
-        method = _VERBS.get(verb) or _VERBS.get(verb.upper())
+        method = _USUAL.get(line[:5])
         if method is None:
-            self._not_a_command(line, say.UNKNOWN)
-            return
+            verb = line.split(b" ", 1)[0]
+            method = _VERBS.get(verb) or _VERBS.get(verb.upper())
+            if method is None:
+                self._not_a_command(line, say.UNKNOWN)
+                return
         try:
-            method(self, line, argument)
+            method(self, line)
         except Malformed as malformed:
-            self._refuse(_name(verb), malformed.reply)
+            self._refuse(_name(line), malformed.reply)
         except Failure as failure:
-            self._refuse(_name(verb), failure.reply)
+            self._refuse(_name(line), failure.reply)
         except Exception as error:  # whatever a gate raises: the session goes on, the fault is told
-            self._reception.failed(_name(verb), error)
-            self._refuse(_name(verb), INTERNAL)
+            self._reception.failed(_name(line), error)
+            self._refuse(_name(line), INTERNAL)
 
     def _not_a_command(self, line: bytes, reply: Reply) -> None:
         """What is plainly another protocol, or a message's header, ends the session; the rest gets `reply`."""
@@ -366,23 +368,23 @@ class Dialogue:
 
     # ---- commands
 
-    def _ehlo(self, line: bytes, argument: bytes) -> None:
+    def _ehlo(self, line: bytes) -> None:
         session = self.session
-        name = grammar.parse_helo(argument)
+        name = grammar.parse_helo(_argument(line))
         self._begin_anew()
         session.helo, session.is_extended = name, True
         self._out.append(self.terms.ehlo(is_secure=bool(session.tls), has_xclient=session.has_xclient))
         self._count_junk()
 
-    def _helo(self, line: bytes, argument: bytes) -> None:
+    def _helo(self, line: bytes) -> None:
         session = self.session
-        name = grammar.parse_helo(argument)
+        name = grammar.parse_helo(_argument(line))
         self._begin_anew()
         session.helo, session.is_extended = name, False
         self._out.append(self.terms.hello)
         self._count_junk()
 
-    def _mail(self, line: bytes, argument: bytes) -> None:
+    def _mail(self, line: bytes) -> None:
         """RFC 5321 4.1.1.2."""
         session = self.session
         if not session.helo:
@@ -422,7 +424,7 @@ class Dialogue:
         self._transaction = Transaction(address, parameters)
         self._out.append(say.SENDER_OK if reply is None else say.octets(reply))
 
-    def _rcpt(self, line: bytes, argument: bytes) -> None:
+    def _rcpt(self, line: bytes) -> None:
         """RFC 5321 4.1.1.3."""
         transaction = self._transaction
         if transaction is None:
@@ -471,10 +473,10 @@ class Dialogue:
             return None
         return say.NO_RECIPIENTS if transaction.was_refused else say.RCPT_FIRST
 
-    def _data_command(self, line: bytes, argument: bytes) -> None:
+    def _data_command(self, line: bytes) -> None:
         transaction = self._transaction
         reply = None if transaction is not None and transaction.accepted else self._cannot_take_content()
-        if argument.strip(b" "):
+        if len(line) > 4 and line[4:].strip(b" "):
             self._refuse("DATA", say.NO_ARGUMENT)
         elif reply is not None or transaction is None:
             self._refuse("DATA", reply or say.MAIL_FIRST)
@@ -486,48 +488,48 @@ class Dialogue:
             self._state = _DATA
             self._out.append(say.SEND_DATA)
 
-    def _rset(self, line: bytes, argument: bytes) -> None:
-        if argument.strip(b" "):
+    def _rset(self, line: bytes) -> None:
+        if _argument(line).strip(b" "):
             self._refuse("RSET", say.NO_ARGUMENT)
             return
         self._drop_transaction()
         self._out.append(say.RESET)
         self._count_junk()
 
-    def _noop(self, line: bytes, argument: bytes) -> None:
+    def _noop(self, line: bytes) -> None:
         grammar.command_text(line)
         self._out.append(say.NOOP)
         self._count_junk()
 
-    def _vrfy(self, line: bytes, argument: bytes) -> None:
+    def _vrfy(self, line: bytes) -> None:
         """RFC 5321 3.5.3: no address is told, none is denied."""
         grammar.command_text(line)
-        if not argument.strip(b" "):
+        if not _argument(line).strip(b" "):
             self._refuse("VRFY", say.NEEDS_ARGUMENT)
             return
         self._out.append(say.VRFY)
         self._count_junk()
 
-    def _expn(self, line: bytes, argument: bytes) -> None:
+    def _expn(self, line: bytes) -> None:
         grammar.command_text(line)
         self._refuse("EXPN", say.NOT_OFFERED)
 
-    def _help(self, line: bytes, argument: bytes) -> None:
+    def _help(self, line: bytes) -> None:
         grammar.command_text(line)
         self._out.append(say.HELP)
         self._count_junk()
 
-    def _quit(self, line: bytes, argument: bytes) -> None:
-        if argument.strip(b" "):
+    def _quit(self, line: bytes) -> None:
+        if _argument(line).strip(b" "):
             self._refuse("QUIT", say.NO_ARGUMENT)
             return
         self._out.append(say.BYE)
         self.has_quit = True
         self._close()
 
-    def _starttls(self, line: bytes, argument: bytes) -> None:
+    def _starttls(self, line: bytes) -> None:
         """RFC 3207."""
-        if argument.strip(b" "):
+        if _argument(line).strip(b" "):
             self._refuse("STARTTLS", say.NO_ARGUMENT)
         elif self.session.tls:
             self._refuse("STARTTLS", say.IN_TLS)
@@ -538,7 +540,7 @@ class Dialogue:
             self._out.append(say.READY_FOR_TLS)
             self.request = _START_TLS
 
-    def _xclient(self, line: bytes, argument: bytes) -> None:
+    def _xclient(self, line: bytes) -> None:
         """The front end says who the client is; the session begins anew with a greeting."""
         session = self.session
         if not session.has_xclient:
@@ -547,7 +549,7 @@ class Dialogue:
         if self._transaction is not None:
             self._refuse("XCLIENT", say.IN_TRANSACTION)
             return
-        found = grammar.parse_xclient(argument)
+        found = grammar.parse_xclient(_argument(line))
         if "ADDR" in found and found["ADDR"] != session.client:
             reply = self._reception.moves(session, found["ADDR"])
             if reply is not None:
@@ -655,7 +657,7 @@ class Dialogue:
 
     # ---- BDAT
 
-    def _bdat(self, line: bytes, argument: bytes) -> None:
+    def _bdat(self, line: bytes) -> None:
         """RFC 3030 2. A refused chunk is read to its end and dropped, so that content never becomes commands."""
         try:
             size, is_last = grammar.parse_bdat(line)
@@ -724,11 +726,17 @@ class Dialogue:
             self._out.append(b"250 2.0.0 %d octets received\r\n" % content.size)
 
 
-def _name(verb: bytes) -> str:
-    return verb.decode("ascii", "replace").upper()
+def _name(line: bytes) -> str:
+    """The verb of a command, for the log."""
+    return line.split(b" ", 1)[0].decode("ascii", "replace").upper()
 
 
-_Method = Callable[[Dialogue, bytes, bytes], None]
+def _argument(line: bytes) -> bytes:
+    """What follows the verb of a command."""
+    return line.partition(b" ")[2]
+
+
+_Method = Callable[[Dialogue, bytes], None]
 _VERBS: dict[bytes, _Method] = {
     b"EHLO": Dialogue._ehlo,
     b"HELO": Dialogue._helo,
@@ -744,4 +752,10 @@ _VERBS: dict[bytes, _Method] = {
     b"QUIT": Dialogue._quit,
     b"STARTTLS": Dialogue._starttls,
     b"XCLIENT": Dialogue._xclient,
+}
+# The first five octets of the commands that move mail, as nearly every client writes them.
+_USUAL: dict[bytes, _Method] = {
+    b"MAIL ": Dialogue._mail,
+    b"RCPT ": Dialogue._rcpt,
+    b"DATA": Dialogue._data_command,
 }
