@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -297,7 +298,16 @@ def renders(helm: str) -> dict[Path, str]:
 
 def render(helm: str, with_values: Path, *more: str) -> str:
     """`helm template` with that file of values."""
-    command = [helm, "template", "posthof", str(CHART), "--namespace", "posthof-system", "-f", str(with_values)]
+    command = [
+        *shlex.split(helm),
+        "template",
+        "posthof",
+        str(CHART),
+        "--namespace",
+        "posthof-system",
+        "-f",
+        str(with_values),
+    ]
     command += ["--kube-version", "1.37.0", "--api-versions", "posthof.dev/v1alpha1/MTA", *more]
     ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     if ran.returncode:

@@ -1,4 +1,4 @@
-"""The charts, with the helm of this cluster: lint, committed renders, an API server that takes them, values refused."""
+"""The charts, with this cluster's helm: lint, committed renders, an API server that takes them, refused values."""
 
 from __future__ import annotations
 

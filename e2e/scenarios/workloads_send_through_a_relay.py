@@ -1,4 +1,4 @@
-"""examples/cluster-relay: workloads of labelled namespaces send through one address, with one Secret for the provider."""
+"""examples/cluster-relay: workloads of labelled namespaces send through one address, one Secret for the provider."""
 
 from __future__ import annotations
 
