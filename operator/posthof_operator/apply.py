@@ -20,6 +20,7 @@ from typing import Any
 
 import msgspec
 
+from posthof_operator import stamps
 from posthof_operator.api import ApiError
 from posthof_operator.resources import HASH, MANAGED_BY, MANAGER, Key, Raw, key_of
 from posthof_operator.store import owned_fields
@@ -91,7 +92,7 @@ class Applier:
         world.store.put(key.kind, live)
         if live["metadata"].get("annotations", {}).get(HASH) != child["metadata"]["annotations"][HASH]:
             return False
-        if "deletionTimestamp" in live["metadata"] or not is_within(child, live):
+        if "deletionTimestamp" in live["metadata"] or not is_within(stamps.fresh(child, live, 0.0), live):
             return False
         self._left[key] = owned_fields(live)
         return True
@@ -103,6 +104,9 @@ class Applier:
             outcome.refused.append(words)
             return
         try:
+            if stamps.has_shards(child):
+                live = await world.api.get(key.kind, key.namespace, key.name)
+                child = stamps.fresh(child, live, time.time())
             answer = await world.api.apply(child)
         except ApiError as error:
             if not error.is_final:
