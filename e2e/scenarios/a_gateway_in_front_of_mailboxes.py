@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from kit import examples
-from kit.actors import Actor, Traffic, service
+from kit.actors import Actor, Sink, Traffic, service
+from kit.api import Object
 from kit.stage import Stage
 
 MTA = "gateway"
@@ -46,16 +47,14 @@ def story(stage: Stage) -> None:
         "a@elsewhere.example": "550",
     }
     for recipient, code in expected.items():
-        stage.until(
-            f"RCPT TO:<{recipient}> gets {code}", lambda r=recipient, c=code: rcpt(traffic, host, r).startswith(c)
-        )
+        until_rcpt(stage, traffic, host, recipient, code)
 
     stage.step("mail for mailboxes leaves by LMTP, for a customer by SMTP, for an alias where it leads")
     key = taken(stage, traffic, host, "bob@example.org")
     stage.until("it is in the mailbox", lambda: dovecot.has(key))
     for recipient in ("erika@kunde.example", "chair@club.example"):
         key = taken(stage, traffic, host, recipient)
-        stage.until("it reaches the customer's server", lambda k=key: sink.has(k))
+        reached(stage, sink, key)
 
     stage.step("the customer's server is away: mail waits, and nobody else's does")
     sink.answers(connect="421 4.3.2 away")
@@ -69,12 +68,18 @@ def story(stage: Stage) -> None:
     stage.step("what a person sees")
     columns = stage.columns("mta", MTA)
     stage.expect(columns["DOMAINS"] == "4", f"four domains are served: {columns}")
-    domain = stage.columns("maildomain", "example-org")
-    stage.expect(domain["DOMAIN"] == "example.org", f"the domain is in its column: {domain}")
+    seen = stage.columns("maildomain", "example-org")
+    stage.expect(seen["DOMAIN"] == "example.org", f"the domain is in its column: {seen}")
 
 
-def rcpt(traffic: Traffic, host: str, recipient: str) -> str:
-    return traffic.rcpt(host, recipient, port=2525)
+def until_rcpt(stage: Stage, traffic: Traffic, host: str, recipient: str, code: str) -> None:
+    stage.until(
+        f"RCPT TO:<{recipient}> gets {code}", lambda: traffic.rcpt(host, recipient, port=2525).startswith(code)
+    )
+
+
+def reached(stage: Stage, sink: Sink, key: str) -> None:
+    stage.until("it reaches the customer's server", lambda: sink.has(key))
 
 
 def taken(stage: Stage, traffic: Traffic, host: str, recipient: str) -> str:
@@ -84,7 +89,7 @@ def taken(stage: Stage, traffic: Traffic, host: str, recipient: str) -> str:
     return key
 
 
-def adapted(one: examples.Object, stage: Stage) -> examples.Object:
+def adapted(one: Object, stage: Stage) -> Object:
     """As it stands in the example, but small, and with our servers."""
     if one["kind"] == "MTA":
         one["spec"]["service"]["type"] = "NodePort"  # a balancer is not to be had everywhere

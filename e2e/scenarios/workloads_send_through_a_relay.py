@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kit import examples
 from kit.actors import Actor, Traffic
+from kit.api import Object
 from kit.record import Told
 from kit.stage import Stage
 
@@ -50,7 +51,7 @@ def tell(stage: Stage, shop: Stage) -> None:
 
     stage.step("the label lets it send, with the Secret's login")
     label = {"metadata": {"labels": {"mail.example.org/may-send": "true"}}}
-    stage.api.patch("v1", "Namespace", shop.namespace, None, label)
+    stage.api.patch("v1", "Namespace", shop.namespace, None, merge=label)
     with stage.measure("label to first 250", wanted=5):
         stage.until("the shop may send", lambda: reply_to(workload, address).startswith("250"), wanted=5)
     key, reply = workload.send(address, "you@world.test")
@@ -81,7 +82,7 @@ def tell(stage: Stage, shop: Stage) -> None:
     stage.expect(policy["ACTION"] == "Smarthost", f"the policy should say its action: {policy}")
 
 
-def adapted(one: examples.Object, stage: Stage) -> examples.Object:
+def adapted(one: Object, stage: Stage) -> Object:
     """As it stands in the example, but in our namespace, small, and with our provider."""
     del one["metadata"]["namespace"]
     if one["kind"] == "MTA":
