@@ -87,6 +87,9 @@ class ModelCore(Core):
         assert act.func is protocol.run
         return Asking(act.args[1])
 
+    def taking(self, steps: Any, late: Any) -> Any:
+        return Asking(steps)
+
     def tidy(self, lane: Lane) -> None:
         """The test's own compaction lets segments go."""
 

@@ -4,13 +4,16 @@ Rules of this file
 - The order is protocol.py's: judge, fence, (wait), claim, read, cut; one lane at a time.
 - A lane that is poisoned, or that a newer version must work, is let alone and told of.
 - Reading is done in a reader thread; what was read reaches the engine in slices, so the loop stays responsive and
-  envelopes are not held twice.
+  envelopes are not held twice. Meanwhile the next lane is read, so that a start waits for the volume or for the
+  processor, not for both in turn.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from functools import partial
+from itertools import islice
 from typing import NamedTuple
 
 import msgspec
@@ -18,18 +21,28 @@ import msgspec
 from . import layout, protocol, record, replay, sharing
 from .cache import Live
 from .core import Core
-from .lane import BLOB, NESTED, TRIED, Lane, LaneState, Segment
+from .lane import BLOB, LIVE, NESTED, SETTLED, TRIED, Lane, LaneState, Rows, Segment
 from .liveness import Liveness, Verdict
 from .protocol import Call, Folder, Holding, Steps, Vanished
-from .replay import Replay
+from .record import STATE, Start
+from .replay import Entry, Message, Replay
 from .volume import Disk
 
-SLICE = 250  # messages told to the engine in one turn of the loop
+SLICE = 100  # messages told to the engine at once
+SHARE_LEAST = 0.004  # seconds of a turn of the loop that are spent on them
+SHARE_MOST = 0.02
+LISTED = 16  # lanes looked at together
+LOADS_LAST = 0.1  # seconds
 DOTS_END = 2.0  # seconds after the fence until an unproven dead worker's dots have ended
 WAITS = 20  # times a lane is left for a worker with less load
 WAIT = 0.05  # seconds each
 THOROUGH = 10.0  # seconds between two looks at all lanes
 COMPLETE_TRIES = 20
+
+
+Opened = tuple[Start, bytes, tuple[int, int]]  # a segment of ours: its start, nonce, descriptor and length
+
+_new = tuple.__new__  # a Live without the cost of its keyword handling
 
 
 class Peers(NamedTuple):
@@ -38,6 +51,22 @@ class Peers(NamedTuple):
     alive: frozenset[str]
     dead: frozenset[str]
     proven: frozenset[str]  # of the dead
+
+
+class _Read(NamedTuple):
+    """What a reader thread made of a lane that is ours now."""
+
+    found: Replay
+    opened: Opened | None  # our segment in it; None: a newer version must work it
+
+
+class Taken(NamedTuple):
+    """A lane that is ours, its messages still to be put in."""
+
+    lane: Lane
+    found: Replay
+    holder: str  # who had it
+    began: float  # monotonic
 
 
 class Adopter:
@@ -53,6 +82,9 @@ class Adopter:
         self._last_thorough = float("-inf")
         self._lock = asyncio.Lock()
         self._told = -1
+        self._coming = 0  # messages of a lane that was read, not put in yet
+        self._loads: list[int] = []
+        self._loads_at = float("-inf")
         self.poisoned: set[str] = set()
         self.newer: set[str] = set()
         self.unowned = 0
@@ -89,38 +121,77 @@ class Adopter:
                 return 0
 
     async def _scan(self, peers: Peers) -> int:
+        """Lane after lane: while the messages of one are put in, the next one is read."""
         core = self._core
         names = await core.reading(partial(core.disk.listdir, layout.LANES))
-        taken = 0
-        unowned = 0
+        taken = unowned = 0
         named: set[str] = set()
-        others = [name for name in names if name not in core.by_name and name not in self.newer]
-        for name, holding in await core.reading(partial(_find_all, core.disk, _mixed(others, core.worker))):
-            if core.is_stopping or core.journal.is_fenced:
-                break
-            if name.startswith(layout.GONE):
-                await self._sweep(name.removeprefix(layout.GONE))
-                continue
-            if holding is None or name in core.by_name:
-                continue
-            if not holding.is_free:
-                named.add(holding.holder)
-            if not await self._is_mine_to_take(name, holding, peers):
-                continue
-            if core.live >= self.max_live:
-                unowned += 1
-                continue
-            taken += await self._try_take(name, holding, peers)
+        filling: asyncio.Task[int] | None = None
+        try:
+            async for name, holding, judged in self._nobodys(_mixed(names, core.worker), named):
+                if self.load >= self.max_live:
+                    unowned += 1
+                    continue
+                if filling is not None and not holding.is_begun:
+                    taken += await filling  # it may be poison: if we die of it, it shall be of nothing else
+                    filling = None
+                read = await self._try_read(name, holding, judged)
+                if filling is not None:
+                    taken += await filling
+                filling = core.loop.create_task(self._try_fill(read)) if read is not None else None
+        finally:
+            if filling is not None:
+                taken += await filling
         self.unowned = unowned
         await self._clean(peers, named)
         return taken
 
+    async def _nobodys(self, names: list[str], named: set[str]) -> AsyncIterator[tuple[str, Holding, Peers]]:
+        """The lanes that are ours to take, and the workers as they are judged then. `named` gets the holders of all.
+
+        Judged after the lanes were looked at: a worker that is new takes its lock before its first lane.
+        """
+        core = self._core
+        for first in range(0, len(names), LISTED):
+            some = [
+                name for name in names[first : first + LISTED] if name not in core.by_name and name not in self.newer
+            ]
+            found = await core.reading(partial(_find_all, core.disk, some))
+            peers = await self.peers()
+            for name, holding in found:
+                if core.is_stopping or core.journal.is_fenced:
+                    return
+                if name.startswith(layout.GONE):
+                    await self._sweep(name.removeprefix(layout.GONE))
+                    continue
+                if holding is None or name in core.by_name:
+                    continue
+                if not holding.is_free:
+                    named.add(holding.holder)
+                if await self._is_mine_to_take(name, holding, peers):
+                    yield name, holding, peers
+
+    @property
+    def load(self) -> int:
+        """Live messages, those of a lane that is being put in included."""
+        return self._core.live + self._coming
+
     async def tell_load(self) -> None:
         """Write our load where peers read it: a hint, in place, not synced."""
-        live = self._core.live
-        if live != self._told:
-            await self._core.io(_write_load(self._core.worker, live))
-            self._told = live
+        load = self.load
+        if load != self._told:
+            await self._core.io(_write_load(self._core.worker, load))
+            self._told = load
+
+    def _tell_load_soon(self) -> None:
+        """Peers wait for us as long as our load seems the smaller one. Nobody waits for this."""
+        self._told = self.load
+        told = self._core.io(_write_load(self._core.worker, self._told))
+        told.add_done_callback(self._load_told)
+
+    def _load_told(self, told: asyncio.Future[None]) -> None:
+        if not told.cancelled() and told.exception() is not None:
+            self._told = -1  # a hint: the next round tells it
 
     async def _is_mine_to_take(self, name: str, holding: Holding, peers: Peers) -> bool:
         """Nobody works it, it is no poison, and no worker with less to do is there to take it."""
@@ -146,19 +217,29 @@ class Adopter:
         """Of one whose folder we did not see. In the I/O thread."""
         return self.liveness.judge(worker) is Verdict.ALIVE
 
-    async def _try_take(self, name: str, holding: Holding, peers: Peers) -> int:
+    async def _try_read(self, name: str, holding: Holding, peers: Peers) -> Taken | None:
+        """None: not now, or not ours."""
         core = self._core
         for _ in range(WAITS):
-            if not sharing.should_wait(core.live, await self.loads(peers), core.settings.lane_messages):
+            if not sharing.should_wait(self.load, await self._late_loads(peers), core.settings.lane_messages):
                 break
             await asyncio.sleep(WAIT)
         try:
-            taken = await self.take(name, holding, is_proven=holding.holder not in peers.dead - peers.proven)
-            await self.tell_load()  # peers wait for us as long as our load seems the smaller one
+            taken = await self._read(name, holding, is_proven=holding.holder not in peers.dead - peers.proven)
+            self._tell_load_soon()
             return taken
         except Exception as error:  # whatever a lane holds, it must not stop us from taking the others
             core.event("take_over_failed", lane=name, error=repr(error))
+            return None
+
+    async def _try_fill(self, read: Taken) -> int:
+        """1, or 0 where it broke off."""
+        try:
+            await self._bring_in(read)
+        except Exception as error:  # as above
+            self._core.event("take_over_failed", lane=read.lane.name, error=repr(error))
             return 0
+        return 1
 
     async def take_offered(self, name: str, holding: Holding) -> int:
         """As `_try_take`, of a lane whose owner gave it away."""
@@ -170,6 +251,13 @@ class Adopter:
             except (OSError, Vanished) as error:
                 self._core.event("take_over_failed", lane=name, error=str(error))
                 return 0
+
+    async def _late_loads(self, peers: Peers) -> list[int]:
+        """As `loads`, not older than LOADS_LAST."""
+        now = self._core.monotonic()
+        if now - self._loads_at > LOADS_LAST:
+            self._loads, self._loads_at = await self.loads(peers), now
+        return self._loads
 
     async def loads(self, peers: Peers) -> list[int]:
         """Live messages of each worker that lives, as it last told."""
@@ -189,40 +277,68 @@ class Adopter:
 
     async def take(self, name: str, holding: Holding, *, is_proven: bool) -> int:
         """Take one lane over: 1, or 0 where someone else was quicker. OSError: not now; Vanished: never ends."""
+        taken = await self._read(name, holding, is_proven=is_proven)
+        if taken is None:
+            return 0
+        await self._bring_in(taken)
+        return 1
+
+    async def _read(self, name: str, holding: Holding, *, is_proven: bool) -> Taken | None:
+        """Claim a lane and read it: ours from then on, its messages still to be put in. None: someone else was
+        quicker, or a newer version must work it. OSError: not now; Vanished: never ends."""
         core = self._core
         began = core.monotonic()
         number = holding.claim + 1
         if holding.holder == core.worker and not holding.is_free:
             number = holding.claim
-        else:
-            if not holding.is_free:
-                await self.fence(holding.holder, is_proven=is_proven)
-            elif holding.claim and not await self._sees_all(name, holding.claim):
-                return 0
-            if not await core.io(protocol.claim(name, number, core.worker)):
-                return 0
-        found = await core.reading(partial(protocol.run, core.disk, protocol.read_lower(name, number)))
-        if found.is_critical:
-            await core.io(protocol.release(name, number, core.worker, None, 0))
+        elif not holding.is_free:
+            await self.fence(holding.holder, is_proven=is_proven)
+        elif holding.claim and not await self._sees_all(name, holding.claim):
+            return None
+        read = await core.taking(
+            self._claim_and_read(name, number, is_ours=number == holding.claim),
+            lambda late: self._open(name, number, late) if late is not None else None,
+        )
+        if read is None:
+            return None
+        lane = self._open(name, number, read)
+        if lane is None:
             self.newer.add(name)
             core.event("newer", lane=name)
-            return 0
-        lane = await self._open(name, number, found)
+            return None
+        self._coming += len(read.found.messages)
+        return Taken(lane, read.found, holding.holder, began)
+
+    def _claim_and_read(self, name: str, number: int, *, is_ours: bool) -> Steps[_Read | None]:
+        """Steps 4 to 6 of a take-over. None: someone else was quicker."""
+        core = self._core
+        if not is_ours and not (yield from protocol.claim(name, number, core.worker)):
+            return None
+        found = yield from protocol.read_lower(name, number)
+        if found.is_critical:
+            yield from protocol.release(name, number, core.worker, None, 0)
+            return _Read(found, None)
+        return _Read(found, (yield from core.open_segment(name, number, found.lengths())))
+
+    async def _bring_in(self, taken: Taken) -> None:
+        """Put the messages of a lane that was read into the index and the schedule."""
+        core = self._core
+        lane, found, old, began = taken
+        messages = len(found.messages)
         self._tell_damage(found)
         duplicates = await self._fill(lane, found)
         core.counters.adoptions += 1
         core.event(
             "adopted",
-            lane=name,
-            old=holding.holder,
-            messages=len(found.messages),
+            lane=lane.name,
+            old=old,
+            messages=messages,
             seconds=core.monotonic() - began,
             possible_duplicates=duplicates,
         )
         self._remove_orphans(lane, found)
         core.tidy(lane)
-        await self._quietly(protocol.withdraw(name))
-        return 1
+        await self._quietly(protocol.withdraw(lane.name))
 
     async def fence(self, holder: str, *, is_proven: bool) -> None:
         """Shut its latch, once per worker; then wait until its dots have ended, unless its end is proven."""
@@ -244,10 +360,12 @@ class Adopter:
             await asyncio.sleep(WAIT)
         return False
 
-    async def _open(self, name: str, number: int, found: Replay) -> Lane:
-        """Begin our own segment, with the lengths that count of the others."""
+    def _open(self, name: str, number: int, read: _Read) -> Lane | None:
+        """Make the lane known, with the lengths that count of what others wrote in it. None: it was given back."""
         core = self._core
-        start, nonce, opened = await core.open_segment(name, number, found.lengths())
+        found, opened = read
+        if opened is None:
+            return None
         lane = core.add_lane(name, number, Folder(name, core.worker, is_made=True))
         lane.become(LaneState.CLOSED)
         lane.closed_at = core.monotonic()
@@ -257,34 +375,59 @@ class Adopter:
             segment.is_kept = scan.is_kept
             segment.is_pinned = scan.unknown > 0
             lane.add_segment(segment)
-        core.journal.resume(lane, start, nonce, opened)
+        core.journal.resume(lane, *opened)
         return lane
 
     async def _fill(self, lane: Lane, found: Replay) -> int:
         """Put the live messages into the index and tell the engine, slice by slice. Recipients that may have it.
-        Until the last one is in, nothing of the lane may go: its segments look emptier than they are."""
+        Until the last one is in, nothing of the lane may go: its segments look emptier than they are.
+
+        The loop's other work gets its turn after each share of time, and the next share is as long as that took: at a
+        start with much due mail, half of the time is for what is not known yet.
+        """
         core = self._core
         duplicates = 0
-        some: list[Live] = []
-        for message in found.messages.values():
+        left = len(found.messages)
+        messages = iter(found.messages.values())
+        ends = core.monotonic() + SHARE_LEAST
+        try:
+            while some := list(islice(messages, SLICE)):
+                duplicates += self._put_in(lane, some)
+                left -= len(some)
+                self._coming -= len(some)
+                if (now := core.monotonic()) < ends:
+                    continue
+                await asyncio.sleep(0)
+                if core.is_stopping:
+                    return duplicates  # who comes next replays it whole
+                begun = core.monotonic()
+                ends = begun + min(max(begun - now, SHARE_LEAST), SHARE_MOST)
+        finally:
+            self._coming -= left
+            core.counters.replayed_tried += duplicates
+        lane.is_filling = False
+        return duplicates
+
+    def _put_in(self, lane: Lane, messages: list[Message]) -> int:
+        """Some live messages into the index, and to the engine. Recipients that may have theirs already."""
+        core = self._core
+        entries: list[Entry] = []
+        for message in messages:
             try:
-                entry = replay.decode(message)
+                entries.append(replay.decode(message))
             except msgspec.MsgspecError as error:
                 lane.segments[message.ordinal].is_pinned = True
                 core.event("unreadable", lane=lane.name, number=message.number, error=str(error))
-                continue
-            duplicates += entry.tried
-            some.append(Live(_add(lane, entry), entry.envelope, entry.waiting, entry.tried > 0))
-            core.live += 1
-            if len(some) == SLICE:
-                core.callbacks.on_live(some)
-                some = []
-                await asyncio.sleep(0)
-        if some:
-            core.callbacks.on_live(some)
-        lane.is_filling = False
-        core.counters.replayed_tried += duplicates
-        return duplicates
+        row = lane.extend(_rows(entries))
+        for n, entry in enumerate(entries, row):
+            if len(entry.states) > STATE.size and (entry.message.settle is not None or entry.accept.states):
+                lane.multi[n] = bytearray(entry.states)
+        ref = lane.ref(row) if entries else 0
+        core.live += len(entries)
+        core.callbacks.on_live(
+            [_new(Live, (n, entry.envelope, entry.waiting, entry.tried > 0)) for n, entry in enumerate(entries, ref)]
+        )
+        return sum([entry.tried for entry in entries])
 
     def _tell_damage(self, found: Replay) -> None:
         core = self._core
@@ -351,21 +494,26 @@ def _mixed(names: list[str], worker: str) -> list[str]:
     return sorted(names, key=lambda name: hash((name, worker)))
 
 
-def _add(lane: Lane, entry: replay.Entry) -> int:
-    """A replayed message into the index: its ref."""
-    message, accept = entry.message, entry.accept
-    flags = (
-        (BLOB if accept.blob is not None else 0)
-        | (NESTED if message.flags & record.REPORT else 0)
-        | (TRIED if entry.tried else 0)
+def _rows(entries: list[Entry]) -> Rows:
+    """Replayed messages as the index holds them."""
+    messages = [entry.message for entry in entries]
+    return Rows(
+        [message.number for message in messages],
+        [message.ordinal for message in messages],
+        [message.offset for message in messages],
+        [message.length for message in messages],
+        [len(entry.envelope.recipients) for entry in entries],
+        [message.settled_at[0] for message in messages],
+        [message.settled_at[1] for message in messages],
+        [
+            LIVE
+            | (BLOB if accept.blob is not None else 0)
+            | (NESTED if message.flags & record.REPORT else 0)
+            | (TRIED if tried else 0)
+            | (SETTLED if message.settle is not None else 0)
+            for message, accept, _, _, _, tried in entries
+        ],
     )
-    count = len(entry.envelope.recipients)
-    row = lane.add(message.number, (message.ordinal, message.offset, message.length), count, flags)
-    if message.settle is not None:
-        lane.set_state_at(row, message.settled_at[0], message.settled_at[1])
-    if count > 1 and (message.settle is not None or accept.states):
-        lane.multi[row] = bytearray(entry.states)
-    return lane.ref(row)
 
 
 def _write_load(worker: str, live: int) -> Steps[None]:

@@ -150,6 +150,20 @@ class Core:
         """Run something that only reads in a reader thread."""
         return self.loop.run_in_executor(self.readers, act)
 
+    async def taking(self, steps: Steps[T], late: Callable[[T], object]) -> T:
+        """Run protocol steps that read much and change a little: in a reader thread, the changes in the I/O thread.
+        One hop in all, for at a start a turn of the loop is long. `late` gets the result where whoever waited for it
+        was cancelled.
+        """
+        running = self.reading(lambda: protocol.run_split(self.disk, steps, self.thread.ask))
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            await asyncio.wait({running})
+            if not running.exception():
+                late(running.result())
+            raise
+
     def read(self, act: Callable[[], T]) -> asyncio.Future[T]:
         """As `reading`, for the many small reads of messages: those asked for while one job runs share the next, so
         a hop between threads is paid once per group."""
@@ -268,16 +282,16 @@ class Core:
         closing.add_done_callback(lambda done: done.exception())
         return refs
 
-    async def open_segment(
+    def open_segment(
         self, name: str, claim: int, lower: tuple[tuple[int, int, int], ...]
-    ) -> tuple[Start, bytes, tuple[int, int]]:
+    ) -> Steps[tuple[Start, bytes, tuple[int, int]]]:
         """The first segment of a claim of ours: its start, nonce, and descriptor and length."""
         k = 1
         while True:
             nonce = self.random(record.NONCE_BYTES)
             start = Start(name, claim, k, self.worker, lower)
             try:
-                return start, nonce, await self.io(protocol.cut(name, start, nonce))
+                return start, nonce, (yield from protocol.cut(name, start, nonce))
             except FileExistsError:
                 k += 1  # an earlier try of ours broke off here
 

@@ -7,11 +7,13 @@ most jobs, so they are made per batch, never per message.
 from __future__ import annotations
 
 import asyncio
+import errno
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from queue import SimpleQueue
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -19,6 +21,7 @@ T = TypeVar("T")
 # each time, comes too late, and begins its wait of one switch interval anew: with the default of 5 ms, longer than a
 # turn of the loop, it starved for seconds (measured: commits of 1 to 9 s beside a saturated loop; 3 ms with this).
 SWITCH_INTERVAL = 0.0001
+ASKED = 0.5  # seconds between two looks whether the thread that was asked still lives
 
 
 class Job(Protocol):
@@ -45,6 +48,21 @@ class IOThread:
         future: asyncio.Future[T] = self.loop.create_future()
         self._jobs.put(_CallJob(self, act, future))
         return future
+
+    def ask(self, act: Callable[[], T]) -> T:
+        """Run `act` in the thread and wait for its result: for other threads, never for the loop's. OSError also when
+        the thread has ended meanwhile."""
+        asked: Future[T] = Future()
+        self._jobs.put(_AskJob(act, asked))
+        while True:
+            try:
+                return asked.result(timeout=ASKED)
+            except TimeoutError:
+                if asked.done() or not self._thread.is_alive():
+                    break
+        if asked.done():
+            return asked.result()
+        raise OSError(errno.ESHUTDOWN, "the spool's I/O thread has ended")
 
     def tell(self, act: Callable[..., object], *args: object) -> None:
         """From the thread: run `act` on the loop. A loop that is closed has nobody left to tell."""
@@ -81,6 +99,20 @@ class _CallJob:
             self.thread.tell(_fail, self.future, error)
         else:
             self.thread.tell(_finish, self.future, result)
+
+
+class _AskJob(Generic[T]):
+    __slots__ = ("act", "asked")
+
+    def __init__(self, act: Callable[[], T], asked: Future[T]) -> None:
+        self.act = act
+        self.asked = asked
+
+    def work(self) -> None:
+        try:
+            self.asked.set_result(self.act())
+        except Exception as error:  # handed to whoever waits
+            self.asked.set_exception(error)
 
 
 def _finish(future: asyncio.Future[object], result: object) -> None:

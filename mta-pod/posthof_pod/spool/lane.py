@@ -13,7 +13,7 @@ import asyncio
 import enum
 from array import array
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from zlib import crc32
 
 from . import record
@@ -100,6 +100,19 @@ class Segment:
         """It is mostly settles: its records themselves are hardly more to read than an `end`, and need no memory."""
         self.end = bytearray()
         self.has_end = False
+
+
+class Rows(NamedTuple):
+    """Live messages to be put into a lane's index, column by column."""
+
+    numbers: list[int]
+    ordinals: list[int]  # of the segment
+    offsets: list[int]
+    lengths: list[int]  # of the payload
+    counts: list[int]  # recipients
+    state_ordinals: list[int]
+    state_offsets: list[int]
+    flags: list[int]  # LIVE included
 
 
 class Lane:
@@ -193,6 +206,26 @@ class Lane:
         segment.live_bytes += length
         self.live += 1
         return row
+
+    def extend(self, rows: Rows) -> int:
+        """As `add`, for many at once: the first of their rows, which follow each other."""
+        first = len(self.numbers)
+        self.numbers.extend(rows.numbers)
+        self.ordinals.extend(rows.ordinals)
+        self.offsets.extend(rows.offsets)
+        self.lengths.extend(rows.lengths)
+        self.counts.extend(rows.counts)
+        self.state_ordinals.extend(rows.state_ordinals)
+        self.state_offsets.extend(rows.state_offsets)
+        self.flags.extend(rows.flags)
+        self.generations.frombytes(bytes(len(rows.numbers)))
+        segments, before = self.segments, self.first
+        for ordinal, length in zip(rows.ordinals, rows.lengths, strict=True):
+            segment = segments[ordinal - before]
+            segment.live += 1
+            segment.live_bytes += length
+        self.live += len(rows.numbers)
+        return first
 
     def drop(self, row: int) -> None:
         """It is done: the row may be used again."""

@@ -7,10 +7,14 @@ dead. (In a cluster a Lease of its pod says so, without proof: another implement
 from __future__ import annotations
 
 import enum
+import time
 from typing import Protocol
 
 from . import layout
 from .volume import Disk
+
+TRIES = 50
+PAUSE = 0.02  # seconds between two tries to get our own lock
 
 
 class Verdict(enum.Enum):
@@ -40,7 +44,14 @@ class FlockLiveness:
         self._fd = -1
 
     def begin(self, disk: Disk, worker: str) -> None:
-        self._fd = disk.lock(layout.lock(worker))
+        for left in reversed(range(TRIES)):
+            try:
+                self._fd = disk.lock(layout.lock(worker))
+                break
+            except BlockingIOError:
+                if not left:
+                    raise
+                time.sleep(PAUSE)  # a judge holds it for a moment
         self._disk = disk
 
     def judge(self, worker: str) -> Verdict:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import enum
 import errno
 from collections.abc import Callable, Generator
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from . import layout, record, replay
@@ -31,6 +32,7 @@ T = TypeVar("T")
 FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT)
 STAYS = (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY)  # a folder with `.nfs*` names in it
 LOOKS = 3  # times a look is repeated when it fails with an error
+READS = frozenset(("listdir", "readlink", "size", "read", "look", "open", "length", "pread", "room"))
 LISTINGS = 100  # times a take-over begins its reading again because a segment vanished
 
 
@@ -57,6 +59,48 @@ def run(disk: Disk, steps: Steps[T]) -> T:
                 call = steps.send(result)
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]  # the generator's own type says T
+
+
+def run_split(disk: Disk, steps: Steps[T], ask: Callable[[Callable[[], object]], object]) -> T:
+    """As `run`, with what changes something made where `ask` has things done; what only reads is done here."""
+    walk = _Walk(disk, steps)
+    while walk.call is not None:
+        if walk.is_reading:
+            walk.go(is_reading=True)
+        else:
+            ask(partial(walk.go, is_reading=False))
+    return walk.result  # type: ignore[no-any-return]  # the generator's own type says T
+
+
+class _Walk:
+    """Steps on their way, and the call they wait for; None: they have ended."""
+
+    def __init__(self, disk: Disk, steps: Steps[Any]) -> None:
+        self._disk = disk
+        self._steps = steps
+        self.call: Call | None = None
+        self.result: Any = None
+        self._go_on(lambda: next(steps))
+
+    @property
+    def is_reading(self) -> bool:
+        return self.call is not None and (not isinstance(self.call.act, str) or self.call.act in READS)
+
+    def go(self, *, is_reading: bool) -> None:
+        """Make the calls of one kind until one of the other comes."""
+        while self.call is not None and self.is_reading is is_reading:
+            try:
+                result = perform(self._disk, self.call)
+            except OSError as error:
+                self._go_on(partial(self._steps.throw, error))
+            else:
+                self._go_on(partial(self._steps.send, result))
+
+    def _go_on(self, on: Callable[[], Call]) -> None:
+        try:
+            self.call = on()
+        except StopIteration as stop:
+            self.call, self.result = None, stop.value
 
 
 def perform(disk: Disk, call: Call) -> Any:
@@ -386,6 +430,11 @@ class Holding(NamedTuple):
     claim: int  # the highest, 0: none
     holder: str  # "": nobody
     is_free: bool  # its holder gave it away
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether the maker of the last claim came to open a segment, or gave the lane back."""
+        return self.is_free or any(name.claim == self.claim for name in self.files.segments)
 
     @property
     def is_poisoned(self) -> bool:

@@ -364,7 +364,9 @@ def decode(message: Message) -> Entry:
         states = record.mark_tried(states)
     if len(states) == STATE.size:
         flags, attempts, due = STATE.unpack(states)
-        waiting = () if flags & IS_DONE else (_new(Held, (0, due, attempts, flags & IS_NOTIFIED != 0)),)
+        waiting: tuple[Held, ...] = (
+            () if flags & IS_DONE else (_new(Held, (0, due, attempts, flags & IS_NOTIFIED != 0)),)
+        )
         tried = int(flags & (IS_TRIED | IS_DONE) == IS_TRIED)
     else:
         waiting = record.waiting(states)

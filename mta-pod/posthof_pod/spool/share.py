@@ -100,7 +100,7 @@ class Sharer:
             return
         number = lane.claim + 1
         lower = tuple((*segment.name, segment.position) for segment in lane.segments)
-        start, nonce, opened = await core.open_segment(lane.name, number, lower)
+        start, nonce, opened = await core.io(core.open_segment(lane.name, number, lower))
         lane.claim = number
         lane.next_number = layout.first_number(number)
         core.journal.resume(lane, start, nonce, opened)
