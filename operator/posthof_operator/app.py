@@ -19,25 +19,38 @@ from posthof_operator import crew, health, informer, routes
 from posthof_operator.access import Access
 from posthof_operator.api import Api, ApiError
 from posthof_operator.certs.reconcile import Certificates
-from posthof_operator.dns.reconcile import Domains, Houses
+from posthof_operator.dns import reconcile as dns
+from posthof_operator.domains import Domains
 from posthof_operator.election import Election, Lost
+from posthof_operator.flow import MTARoom
 from posthof_operator.health import Canary
 from posthof_operator.informer import Informer
 from posthof_operator.metrics import Metrics
 from posthof_operator.observed import Observed
+from posthof_operator.policies import Policies
 from posthof_operator.records import Records
+from posthof_operator.reports import Reporters
 from posthof_operator.settings import Settings
 from posthof_operator.store import Store
 from posthof_operator.watches import Watches
+from posthof_operator.workloads import Workloads
 from posthof_operator.workqueue import WorkQueue
 from posthof_operator.world import Postponed, Prepared, Reconciler, World
 
 log = logging.getLogger("posthof_operator")
 
 
-def rooms() -> list[Reconciler]:
+def rooms(store: Store, reporters: Reporters) -> list[Reconciler]:
     """Every reconciler. Their order says nothing."""
-    return [Certificates(), Domains(), Houses()]
+    return [
+        MTARoom(store, reporters),
+        Workloads(),
+        Domains(),
+        Policies(),
+        Certificates(),
+        dns.Domains(),
+        dns.Houses(),
+    ]
 
 
 @contextlib.asynccontextmanager
@@ -53,7 +66,8 @@ async def world(settings: Settings, api: Api, metrics: Metrics) -> AsyncIterator
         records=Records(api, settings.identity),
         metrics=metrics,
     )
-    made.register(rooms())
+    reporters = Reporters()
+    made.register(rooms(store, reporters))
     routes.follow(made)
     observed = Observed(store)
     metrics.registry.register(observed)
@@ -62,6 +76,7 @@ async def world(settings: Settings, api: Api, metrics: Metrics) -> AsyncIterator
     finally:
         metrics.registry.unregister(observed)
         await made.watches.close()
+        await reporters.close()
 
 
 async def run(settings: Settings, access: Access) -> int:

@@ -54,9 +54,11 @@ class Applier:
         for child in children:
             key = key_of(child)
             stamped = stamp(child, salt)
-            if await self._is_there(world, key, stamped):
-                continue
-            await self._write(world, key, stamped, outcome)
+            try:
+                if not await self._is_there(world, key, stamped):
+                    await self._write(world, key, stamped, outcome)
+            except Foreign as error:
+                outcome.refused.append(str(error))
         return outcome
 
     async def prune(self, world: World, leftovers: Sequence[Key], outcome: Outcome) -> None:
@@ -128,7 +130,7 @@ class Foreign(Exception):
     def __init__(self, key: Key) -> None:
         self.key = key
         super().__init__(
-            f"{key.kind} {key.name} is there already and is not Posthof's: remove or rename it, or rename the MTA"
+            f"{key.kind} {key.name} is there already and is not Posthof's: remove or rename it, or rename the MTA."
         )
 
 

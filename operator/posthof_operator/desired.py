@@ -22,6 +22,7 @@ DRAIN = 45  # seconds a pod has after `settle` until it is killed
 CONFIG_SHARDS = 8
 KEY_SHARDS = 4
 CONFIG_KEY, KEYS_KEY, PODS_KEY, TOKEN_KEY = "config", "keys", "pods", "token"
+MTA_KEY = "mta"  # beside the first shard: the spec it was made of, JSON
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,7 @@ class Desired:
     uid: str
     spec: MTASpec
     image: str
-    operator_namespace: str
+    spec_text: str = ""  # `spec` as JSON
     replicas: int = 1
     is_one_node: bool = True
     restart: str = ""  # hash of what only a start of the engine can change

@@ -1,7 +1,7 @@
 """How many pods may run, and where: what the spool's volume and its locks allow. Pure.
 
 A spool's lanes are owned by flock, which holds among the processes of one kernel. Until lanes are owned by Leases,
-pods of one MTA must stand on one node. ReadWriteOnce says so itself; ReadWriteMany asks for more, and is refused that.
+pods of one MTA must stand on one node. ReadWriteOnce says so itself; ReadWriteMany asks for more, and is refused it.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from posthof_operator.api import Api, ApiError, Page
 from posthof_operator.metrics import Metrics
-from posthof_operator.resources import Key, key_of
+from posthof_operator.resources import MTA_LABEL, Key, key_of
 from posthof_operator.store import Change, Store
 
 BACKOFF = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # seconds after the first, second ... failure in a row
@@ -54,6 +54,11 @@ class Watches:
         for subject in wished:
             await self._synced[subject].wait()
 
+    async def withdraw(self, wisher: str) -> None:
+        """Everything `wisher`, or `wisher` and a word more, wished."""
+        for name in [name for name in self._wishes if name == wisher or name.startswith(f"{wisher} ")]:
+            await self.want(name, ())
+
     def has(self, kind: str, namespace: str) -> bool:
         """Is this namespace's kind known (listed at least once)?"""
         return any(
@@ -75,12 +80,14 @@ class Watches:
         for subject in self._running.keys() - wanted:
             self._running.pop(subject).cancel()
             del self._synced[subject]
-            if not any(other.kind == subject.kind for other in wanted):
+            if not any(other.kind == subject.kind and other.namespace == subject.namespace for other in wanted):
                 self._forget(subject)
 
     def _forget(self, subject: Subject) -> None:
-        for key in list(self._store.keys(subject.kind, subject.namespace)):
-            self._store.remove(key)
+        """What nobody watches any more is not known any more. Pods of our own are watched by kopf besides."""
+        for key, held in list(self._store.all(subject.kind, subject.namespace)):
+            if _selected(held.labels, subject.labels) and not (subject.kind == "Pod" and MTA_LABEL in held.labels):
+                self._store.remove(key)
 
     # ------------------------------------------------------------------ one subject
 

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import datetime
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from posthof_crds.fleet import PodSelection, Verdict
 from posthof_crds.report import Report
 from posthof_operator.api import Api
+from posthof_operator.desired import Desired
 from posthof_operator.metrics import Metrics
 from posthof_operator.records import Records
 from posthof_operator.resources import Key
@@ -61,6 +63,18 @@ class Prepared(Protocol):
         """Called once the store is read. Raises ApiError, Postponed: it is called again."""
 
 
+class Judged(NamedTuple):
+    """What an MTA says about MailDomains and RelayPolicies, and which generations of them it has looked at."""
+
+    verdicts: Mapping[Key, Verdict]
+    generations: Mapping[Key, int]
+
+
+class Selections(NamedTuple):
+    want: Desired
+    pods: Mapping[str, PodSelection]  # by id
+
+
 class World:
     """`now` gives UTC, aware."""
 
@@ -89,6 +103,8 @@ class World:
         ] = {}  # domain -> "namespace/name" of MailDomains whose DNS has the proof
         self.proofs = 0  # grows with every change of `proven`
         self.reports: dict[Key, dict[str, Report]] = {}  # MTA -> pod -> what it said last
+        self.judged: dict[Key, Judged] = {}  # MTA -> what it says about the objects
+        self.selections: dict[Key, Selections] = {}  # MTA -> the pods that its rules are about
         self.rooms: dict[str, Reconciler] = {}  # by room; filled by app.py
         self._of_kind: dict[str, list[str]] = defaultdict(list)
 

@@ -64,6 +64,15 @@ class Happened(NamedTuple):
     object: Raw
 
 
+async def until(condition: Callable[[], object], within: float = 20.0) -> None:
+    """Wait for a condition, never for the machine's speed. TimeoutError: it did not become true."""
+    async with asyncio.timeout(within):
+        while True:
+            if condition():
+                return
+            await asyncio.sleep(0.005)
+
+
 class FakeApi:
     """`before(request)` may raise Failure (or anything) instead of an answer; `after(request)` sees what was done."""
 
@@ -74,7 +83,7 @@ class FakeApi:
         self.after: Callable[[Request], None] = lambda request: None
         self.missing: set[str] = {"monitoring.coreos.com", "cert-manager.io", "externaldns.k8s.io"}
         self.queries: list[tuple[str, dict[str, str]]] = []  # of lists and watches
-        self._version = itertools.count(1000)
+        self._version = itertools.count(1001)
         self._now = 1000
         self._history: list[Happened] = []
         self._oldest = 0
@@ -360,7 +369,7 @@ class FakeApi:
         owners = self._owned.setdefault(key, {})
         mine = owners.get((manager, sub), set())
         others: set[Path] = set().union(*(paths for who, paths in owners.items() if who != (manager, sub)))
-        for path in sorted(mine - wanted.keys() - others, key=len, reverse=True):
+        for path in sorted(mine - wanted.keys() - others, key=_is_key):  # keys last: the others are found by them
             _unset(fresh, path)
         for path, value in wanted.items():
             _set(fresh, path, value)
@@ -498,7 +507,7 @@ def _leaves(value: Any, at: Path = ()) -> Iterator[tuple[Path, Any]]:
             yield from _leaves(inner, (*at, key))
     elif isinstance(value, list) and name in KEYS and all(isinstance(one, dict) for one in value):
         for one in value:
-            yield from _leaves(one, (*at, "k:" + json.dumps(one[KEYS[name]])))
+            yield from _leaves(one, (*at, f"k:{KEYS[name]}={json.dumps(one[KEYS[name]])}"))
     elif isinstance(value, list) and name in SETS:
         for one in value:
             yield (*at, "v:" + one), one
@@ -506,14 +515,19 @@ def _leaves(value: Any, at: Path = ()) -> Iterator[tuple[Path, Any]]:
         yield at, value
 
 
+def _is_key(path: Path) -> bool:
+    """Whether it is the field that a list's item is known by."""
+    return len(path) > 2 and path[-2].startswith("k:") and KEYS.get(path[-3]) == path[-1]
+
+
 def _step(value: Any, name: str) -> Any:
     """What is below, or None."""
     if isinstance(value, list):
-        wanted = name[2:]
+        field, _, wanted = name[2:].partition("=")
         for one in value:
-            if isinstance(one, dict) and name.startswith("k:") and wanted in map(json.dumps, one.values()):
+            if name.startswith("k:") and isinstance(one, dict) and json.dumps(one.get(field)) == wanted:
                 return one
-            if name.startswith("v:") and one == wanted:
+            if name.startswith("v:") and one == name[2:]:
                 return one
         return None
     return value.get(name) if isinstance(value, dict) else None
@@ -535,7 +549,8 @@ def _set(raw: Raw, path: Path, value: Any) -> None:
             here[name] = copy.deepcopy(value)
         elif isinstance(here, list):
             if below is None:
-                below = value if name.startswith("v:") else {}
+                field, _, wanted = name[2:].partition("=")
+                below = value if name.startswith("v:") else {field: json.loads(wanted)}
                 here.append(below)
         elif below is None or (not isinstance(below, dict | list)):
             below = [] if path[place + 1][:2] in ("k:", "v:") else {}
@@ -547,13 +562,12 @@ def _unset(raw: Raw, path: Path) -> None:
     """Take the leaf away, and what is empty above it."""
     for length in range(len(path), 0, -1):
         above, name = _get(raw, path[: length - 1]), path[length - 1]
-        below = _step(above, name)
-        if length < len(path) and below not in ({}, []):
-            return
-        if isinstance(above, list) and below is not None:
-            above.remove(below)
-        elif isinstance(above, dict):
+        if isinstance(above, list):
+            above[:] = [one for one in above if one != {} and "v:" + str(one) != name]
+        elif isinstance(above, dict) and (length == len(path) or above.get(name) in ({}, [])):
             above.pop(name, None)
+        if above:
+            return
 
 
 def _merge_patched(old: Any, patch: Any) -> Any:

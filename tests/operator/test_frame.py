@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from kit.fakeapi import Failure, FakeApi
+from kit.fakeapi import Failure, FakeApi, until
 from posthof_operator.access import Access
 from posthof_operator.api import Api, ApiError
 from posthof_operator.metrics import Metrics
@@ -24,12 +24,6 @@ MAP = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "names
 async def client() -> AsyncIterator[tuple[FakeApi, Api]]:
     async with FakeApi() as server, Api(Access(server=server.url), Metrics()) as api:
         yield server, api
-
-
-async def until(condition) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 def test_apply_creates_changes_and_takes_away_what_is_no_longer_said() -> None:
@@ -115,7 +109,9 @@ def test_the_store_keeps_the_newest_and_knows_what_a_change_means() -> None:
     assert store.put("MTA", version(6, status={"ready": "1/1"})) is Change.STATUS
     assert store.put("MTA", version(7, spec={"x": 2})) is Change.MEANING
     found = store.get(Key("MTA", "ns", "a"))
-    assert found is not None and found["spec"] == {"x": 2} and "managedFields" not in found["metadata"]
+    assert found is not None
+    assert found["spec"] == {"x": 2}
+    assert "managedFields" not in found["metadata"]
     assert not store.remove(Key("MTA", "ns", "a"), uid="another")
     assert store.remove(Key("MTA", "ns", "a"), uid="u")
     assert told == [Change.MEANING, Change.STATUS, Change.MEANING, Change.MEANING]
@@ -168,7 +164,8 @@ def test_a_watch_follows_and_begins_again_when_the_server_forgot() -> None:
             await watches.want("me", [Subject("ConfigMap", "ns")])
             key = Key("ConfigMap", "ns", "a")
             held = store.held(key)
-            assert held is not None and "data" not in held.raw()
+            assert held is not None
+            assert "data" not in held.raw()
             server.put({**MAP, "metadata": {"name": "b", "namespace": "ns"}})
             await until(lambda: store.count("ConfigMap") == 2)
             server.vanish("ConfigMap", "a", "ns")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from posthof_crds.fleet import CLAIM_SIZE
 from posthof_operator.desired import Desired
 from posthof_operator.resources import Raw
-
-SIZE = "10Gi"
 
 
 def build(want: Desired) -> list[Raw]:
@@ -14,10 +13,18 @@ def build(want: Desired) -> list[Raw]:
         return []
     spec: Raw = {
         "accessModes": [spool.access_mode],
-        "resources": {"requests": {"storage": str(spool.size) if spool.size else SIZE}},
+        "resources": {"requests": {"storage": quantity(spool.size or CLAIM_SIZE)}},
         "volumeMode": "Filesystem",
     }
     if spool.storage_class_name is not None:
         spec["storageClassName"] = spool.storage_class_name
     is_owned = spool.deletion_policy == "Delete"
     return [want.child("PersistentVolumeClaim", want.claim, is_owned=is_owned) | {"spec": spec}]
+
+
+def quantity(size: int) -> str:
+    """Bytes in the form the API server gives back."""
+    for power, unit in ((4, "Ti"), (3, "Gi"), (2, "Mi"), (1, "Ki")):
+        if size % 1024**power == 0:
+            return f"{size // 1024**power}{unit}"
+    return str(size)

@@ -12,6 +12,9 @@ from posthof_operator.resources import Raw
 
 
 def build(want: Desired) -> list[Raw]:
+    """None for an MTA that is being deleted: its pods deliver what they have and take nothing new."""
+    if want.is_draining:
+        return []
     return ([public(want)] if want.public else []) + ([internal(want)] if want.internal else [])
 
 

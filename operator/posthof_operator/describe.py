@@ -1,0 +1,395 @@
+"""How an MTA is: its conditions, phase, columns. Pure; one function per condition, each says what to do.
+
+Rules of this file
+- Reasons are those of posthof_crds.reasons; a message names the mend.
+- `Ready` is the sum of the others; `Reconciling` and `Stalled` exist only while they are so (kstatus).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from posthof_crds.engine import ListenerRole
+from posthof_crds.fleet import is_client_ip_preserved
+from posthof_crds.reasons import Condition, Reason
+from posthof_crds.report import Report
+from posthof_operator.apply import Outcome
+from posthof_operator.conditions import Said, said
+from posthof_operator.plan import Plan
+from posthof_operator.pods import is_alive, is_ready, why_not
+from posthof_operator.resources import PAUSED, Raw
+from posthof_operator.snapshot import Seen
+from posthof_operator.telling import Voice
+
+VOICE = Voice(
+    fields=frozenset(
+        {
+            "observedGeneration",
+            "replicas",
+            "readyReplicas",
+            "selector",
+            "ready",
+            "phase",
+            "queue",
+            "configRevision",
+            "addresses",
+            "domains",
+            "policies",
+            "certificates",
+            "service",
+        }
+    ),
+    types=frozenset(
+        {
+            Condition.READY,
+            Condition.AVAILABLE,
+            Condition.CONFIG_CONVERGED,
+            Condition.SPOOL_HEALTHY,
+            Condition.CERTIFICATES_READY,
+            Condition.CLIENT_IP_PRESERVED,
+            Condition.RECONCILING,
+            Condition.STALLED,
+        }
+    ),
+)
+SEEN_OFTEN = 50  # sessions from which on their addresses mean something
+NEARLY_ALL = 0.99
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """One look at an MTA: all that its status is made of. `plan` is None while nothing may be planned."""
+
+    seen: Seen
+    plan: Plan | None = None
+    outcome: Outcome = field(default_factory=Outcome)
+    reports: Mapping[str, Report] = field(default_factory=dict)  # by pod
+
+    @property
+    def wanted(self) -> int:
+        return self.plan.placement.replicas if self.plan else 0
+
+    @property
+    def ready_pods(self) -> int:
+        return sum(is_ready(pod) for pod in self.seen.pods)
+
+    @property
+    def living(self) -> list[str]:
+        """Names of pods that run and are not ending."""
+        return [pod["metadata"]["name"] for pod in self.seen.pods if is_alive(pod)]
+
+    @property
+    def is_rolling(self) -> bool:
+        """The Deployment's controller has not done all that was asked of it."""
+        deployment = self.seen.deployment
+        if deployment is None:
+            return self.plan is not None
+        status, wanted = deployment.get("status") or {}, deployment["spec"].get("replicas", 1)
+        is_seen = status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 0)
+        is_done = status.get("updatedReplicas", 0) >= wanted >= status.get("replicas", 0)
+        return not (is_seen and is_done)
+
+
+def describe(look: Look) -> list[Said]:
+    """All conditions, in the order of the contract."""
+    if look.seen.is_paused:
+        return [_paused()]
+    parts = [available(look), converged(look), spool(look), certificates(look), client_addresses(look)]
+    stalls = stalled(look)
+    ready = readiness(look, parts, stalls)
+    says = [ready, *parts]
+    if stalls is not None:
+        says.append(stalls)
+    elif not ready.is_true:
+        says.append(reconciling(look, ready))
+    return says
+
+
+def _paused() -> Said:
+    return Said(
+        Condition.READY, "Unknown", Reason.PAUSED, f"Nothing is changed. Remove the annotation {PAUSED} to go on."
+    )
+
+
+# ---------------------------------------------------------------------- one by one
+
+
+def available(look: Look) -> Said:
+    ready, wanted = look.ready_pods, look.wanted
+    if ready >= wanted > 0:
+        return said(Condition.AVAILABLE, True, Reason.PODS_READY, f"{_pods(ready)} ready.")
+    why = " ".join(why_not(look.seen.pods))
+    if ready:
+        text = f"{ready} of {wanted} pods are ready. {why}".strip()
+        return said(Condition.AVAILABLE, True, Reason.PODS_NOT_READY, text)
+    text = f"No pod is ready, so no mail is received. {why}".strip()
+    return said(Condition.AVAILABLE, False, Reason.NO_POD_READY, text)
+
+
+def converged(look: Look) -> Said:
+    type_, assembly = Condition.CONFIG_CONVERGED, look.seen.assembly
+    if assembly.problems:
+        return said(type_, False, Reason.INVALID, _problems(look))
+    if look.plan is not None and look.plan.too_large:
+        return said(type_, False, Reason.CONFIG_TOO_LARGE, _too_large(look.plan))
+    reports = [look.reports[pod] for pod in look.living if pod in look.reports]
+    if not reports:
+        return Said(type_, "Unknown", Reason.NO_REPORTS, "No pod has reported yet.")
+    refusing = [one for one in reports if one.refused and one.revision != assembly.revision]
+    if refusing:
+        text = f"Pod {refusing[0].pod} refuses the newest configuration: {' '.join(refusing[0].refused)}"
+        return said(type_, False, Reason.CONFIG_REFUSED, text)
+    current = sum(one.revision == assembly.revision for one in reports)
+    if current == len(look.living):
+        return said(type_, True, Reason.CONVERGED, f"{_pods(current)} running revision {assembly.revision}.")
+    text = f"{current} of {_pods(len(look.living))} running revision {assembly.revision}."
+    return said(type_, False, Reason.CONVERGING, text)
+
+
+def spool(look: Look) -> Said:
+    type_, seen = Condition.SPOOL_HEALTHY, look.seen
+    if seen.spec is None or look.plan is None:
+        return Said(type_, "Unknown", Reason.NO_REPORTS, "Nothing runs yet.")
+    if look.plan.placement.refused:
+        return said(type_, False, Reason.LANES_NEED_ONE_NODE, _sentence(look.plan.placement.refused))
+    name = look.plan.want.claim
+    if seen.claim is None:
+        text = f"There is no PersistentVolumeClaim {name}. Make it, or remove spool.existingClaim."
+        return said(type_, False, Reason.CLAIM_MISSING, text)
+    phase = (seen.claim.get("status") or {}).get("phase", "Pending")
+    if phase == "Lost":
+        text = f"The volume of PersistentVolumeClaim {name} is gone. Restore it from a backup, or remove the claim."
+        return said(type_, False, Reason.CLAIM_LOST, text)
+    if phase != "Bound":
+        text = f"PersistentVolumeClaim {name} is not bound. `kubectl describe pvc {name}` says what it waits for."
+        return said(type_, False, Reason.CLAIM_PENDING, text)
+    failing = [one for one in look.reports.values() if not one.spool.healthy]
+    if failing:
+        return said(type_, False, Reason.SPOOL_FAILING, f"Pod {failing[0].pod}: {_sentence(failing[0].spool.reason)}")
+    if not look.reports:
+        return Said(type_, "Unknown", Reason.NO_REPORTS, "No pod has reported yet.")
+    if look.plan.placement.is_one_node:
+        modes = ", ".join(seen.claim["spec"].get("accessModes", ()))
+        return said(type_, True, Reason.ONE_NODE_ONLY, f"The claim is {modes}; all pods run on one node.")
+    return said(type_, True, Reason.SPOOL_HEALTHY, "Every pod can write to the spool.")
+
+
+def certificates(look: Look) -> Said:
+    type_, fleet, there = Condition.CERTIFICATES_READY, look.seen.assembly.fleet, look.seen.certificates
+    if not fleet.certificates:
+        return said(type_, True, Reason.NO_CERTIFICATES, "No listener speaks TLS.")
+    missing = [name for name in fleet.certificates if name not in there]
+    if missing:
+        text = f"There is no TLSCert {', '.join(missing)}. Make it, or remove it from the listener's certRefs."
+        return said(type_, False, Reason.CERTIFICATE_MISSING, text)
+    for name in fleet.certificates:
+        ready = _condition(there[name], Condition.READY)
+        if ready.get("status") != "True":
+            text = f"TLSCert {name} is not ready: {ready.get('message') or 'nobody has looked at it yet.'}"
+            return said(type_, False, Reason.CERTIFICATE_NOT_READY, text)
+    return said(type_, True, Reason.CERTIFICATES_READY, f"{', '.join(fleet.certificates)} can be served.")
+
+
+def client_addresses(look: Look) -> Said:
+    type_, spec = Condition.CLIENT_IP_PRESERVED, look.seen.spec
+    public = [one for one in spec.listeners if one.role is not ListenerRole.INTERNAL] if spec else []
+    if spec is None or not public:
+        return said(type_, True, Reason.NO_PUBLIC_LISTENER, "There are listeners of role Internal alone.")
+    hidden = [one.name for one in public if not is_client_ip_preserved(one, spec)]
+    if hidden:
+        mend = (
+            "Write proxyProtocol for it, or a Service of type NodePort or LoadBalancer"
+            if spec.service.type == "ClusterIP"
+            else "Write service.externalTrafficPolicy: Local"
+        )
+        text = f"On listener {', '.join(hidden)} clients may come with another's address. {mend}."
+        return said(type_, False, Reason.ADDRESSES_TRANSLATED, text)
+    seen = [one.clients for one in look.reports.values() if one.clients is not None]
+    total, private = sum(one.total for one in seen), sum(one.private for one in seen)
+    nodes = {pod["status"].get("hostIP") for pod in look.seen.pods}
+    is_nodes = any(address in nodes for one in seen for address in one.addresses)
+    if total >= SEEN_OFTEN and private >= NEARLY_ALL * total and is_nodes:
+        text = (
+            "Nearly all clients come with addresses of nodes: something in front translates them. "
+            "Let it speak PROXY protocol, and write proxyProtocol for the listener."
+        )
+        return said(type_, False, Reason.NODE_ADDRESSES_SEEN, text)
+    return said(type_, True, Reason.ADDRESSES_KEPT, "Clients are seen with their own addresses.")
+
+
+def stalled(look: Look) -> Said | None:
+    """What does not go on without somebody's help."""
+    if look.seen.assembly.problems:
+        return said(Condition.STALLED, True, Reason.INVALID, _problems(look))
+    if look.outcome.refused:
+        return said(Condition.STALLED, True, Reason.APPLY_FAILED, " ".join(look.outcome.refused))
+    if look.plan is not None and look.plan.too_large:
+        return said(Condition.STALLED, True, Reason.CONFIG_TOO_LARGE, _too_large(look.plan))
+    if look.plan is not None and look.plan.placement.refused:
+        text = _sentence(look.plan.placement.refused)
+        return said(Condition.STALLED, True, Reason.LANES_NEED_ONE_NODE, text)
+    return None
+
+
+def readiness(look: Look, parts: Iterable[Said], stalls: Said | None) -> Said:
+    type_ = Condition.READY
+    if look.seen.is_deleting:
+        return said(type_, False, Reason.DELETING, "It is being deleted.")
+    if stalls is not None:
+        reason = Reason.INVALID if stalls.reason is Reason.INVALID else Reason.NOT_READY
+        return said(type_, False, reason, stalls.message)
+    wanted, ready = look.wanted, look.ready_pods
+    if look.is_rolling and ready:
+        return said(type_, False, Reason.ROLLING_OUT, f"{ready} of {wanted} pods are ready; pods are being replaced.")
+    if ready < wanted:
+        reason = Reason.PODS_NOT_READY if ready else Reason.NO_POD_READY
+        return said(
+            type_, False, reason, f"{ready} of {wanted} pods are ready. {' '.join(why_not(look.seen.pods))}".strip()
+        )
+    for one in parts:
+        if not one.is_true and one.type is not Condition.CLIENT_IP_PRESERVED:
+            return said(type_, False, Reason.NOT_READY, f"{one.type}: {one.message}")
+    return said(type_, True, Reason.READY, f"{_pods(ready)} ready and up to date.")
+
+
+def reconciling(look: Look, ready: Said) -> Said:
+    if look.seen.is_deleting:
+        text = (
+            f"{queued(look.reports)} messages are delivered first." if look.reports else "Pods deliver what is left."
+        )
+        return said(Condition.RECONCILING, True, Reason.DRAINING, text)
+    reason = Reason.ROLLING_OUT if look.is_rolling else Reason.PROGRESSING
+    return said(Condition.RECONCILING, True, reason, ready.message)
+
+
+# ---------------------------------------------------------------------- the rest of the status
+
+
+def fields(look: Look, says: Iterable[Said]) -> Raw:
+    """Everything of the status but conditions; None is left out."""
+    seen, old = look.seen, look.seen.mta.get("status") or {}
+    if seen.is_paused:
+        kept = {name: old.get(name) for name in VOICE.fields}
+        return {**kept, "observedGeneration": seen.mta["metadata"].get("generation", 0), "phase": "Paused"}
+    fleet, assembly = seen.assembly.fleet, seen.assembly
+    reports = [look.reports[pod] for pod in look.living if pod in look.reports]
+    loaded = {one.revision for one in reports} - {assembly.revision, ""}
+    oldest = min(loaded) if loaded else (assembly.revision if reports else None)
+    wanted = look.wanted or old.get("replicas", 0)
+    return {
+        "replicas": len(seen.pods),
+        "readyReplicas": look.ready_pods,
+        "selector": ",".join(f"{name}={value}" for name, value in sorted(_selector(look).items())) or None,
+        "ready": f"{look.ready_pods}/{wanted}",
+        "phase": phase(look, says),
+        "queue": queue(look.reports.values()) if look.reports else None,
+        "configRevision": _given({"desired": assembly.revision or None, "oldestLoaded": oldest}) or None,
+        "addresses": addresses(look) or None,
+        "domains": fleet.domains,
+        "policies": fleet.policies,
+        "certificates": len(fleet.certificates),
+        "service": service(look) or None,
+    }
+
+
+def phase(look: Look, says: Iterable[Said]) -> str:
+    by_type = {one.type: one for one in says}
+    if look.seen.is_deleting:
+        return "Draining"
+    if look.seen.assembly.problems:
+        return "Invalid"
+    if by_type[Condition.READY].is_true:
+        return "Healthy"
+    is_starting = look.is_rolling or by_type[Condition.CONFIG_CONVERGED].reason in (
+        Reason.CONVERGING,
+        Reason.NO_REPORTS,
+    )
+    return "Progressing" if is_starting and Condition.STALLED not in by_type else "Degraded"
+
+
+def queue(reports: Iterable[Report]) -> Raw:
+    known = [one.queue for one in reports]
+    ready, deferred, held = (sum(getattr(one, name) for one in known) for name in ("ready", "deferred", "held"))
+    oldest = int(max((one.oldest_ready_seconds for one in known), default=0))
+    return {
+        "total": ready + deferred + held,
+        "ready": ready,
+        "deferred": deferred,
+        "held": held,
+        "oldestReadySeconds": oldest,
+        "oldest": age(oldest),
+    }
+
+
+def queued(reports: Mapping[str, Report]) -> int:
+    """Messages of all pods together."""
+    return int(queue(reports.values())["total"])
+
+
+def age(seconds: int) -> str:
+    """As kubectl writes ages: 41s, 12m, 5h, 3d."""
+    for size, unit, until in ((86400, "d", 2 * 86400), (3600, "h", 2 * 3600), (60, "m", 120)):
+        if seconds >= until:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+def addresses(look: Look) -> list[str]:
+    """Where the world reaches the listeners."""
+    for one in look.seen.services:
+        if one["metadata"]["name"] != look.seen.key.name:
+            continue
+        if one["spec"].get("type") == "LoadBalancer":
+            ingress = ((one.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
+            return sorted(entry.get("ip") or entry.get("hostname", "") for entry in ingress)
+        if one["spec"].get("type") == "NodePort":
+            return sorted({pod["status"]["hostIP"] for pod in look.seen.pods if pod["status"].get("hostIP")})
+    return []
+
+
+def service(look: Look) -> Raw:
+    found: Raw = {}
+    ports: list[Raw] = []
+    for one in look.seen.services:
+        spec = one["spec"]
+        if one["metadata"]["name"] == look.seen.key.name:
+            found |= {"name": look.seen.key.name, "type": spec.get("type"), "clusterIP": spec.get("clusterIP")}
+        else:
+            found |= {"internalName": one["metadata"]["name"], "internalClusterIP": spec.get("clusterIP")}
+        ports += [
+            _given({"name": port.get("name"), "port": port["port"], "nodePort": port.get("nodePort")})
+            for port in spec.get("ports", ())
+        ]
+    found = _given(found)
+    return found | ({"ports": ports} if ports else {})
+
+
+def _given(values: Raw) -> Raw:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _selector(look: Look) -> Mapping[str, str]:
+    return look.plan.want.selector if look.plan else {}
+
+
+def _condition(raw: Raw, type_: str) -> Raw:
+    found: Iterable[Raw] = (raw.get("status") or {}).get("conditions") or ()
+    return next((one for one in found if one["type"] == type_), {})
+
+
+def _problems(look: Look) -> str:
+    text = " ".join(map(str, look.seen.assembly.problems))
+    return text + (" The last good version stays in force." if look.seen.assembly.is_usable else "")
+
+
+def _too_large(plan: Plan) -> str:
+    return f"{_sentence(plan.too_large)} The one before stays in force. Spread the domains over several MTAs."
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
+
+
+def _pods(count: int) -> str:
+    return "1 pod is" if count == 1 else f"{count} pods are"

@@ -1,0 +1,104 @@
+"""THE STORY of one reconcile of an MTA: look, decide, make it so, ask the pods, tell.
+
+It may be called at any time, twice, or after a crash in the middle of itself, and ends in the same place. A pass over
+a cluster that is as it should be writes nothing.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+
+from posthof_crds.reasons import Condition, Reason
+from posthof_operator import deletion, describe
+from posthof_operator.apply import Applier, Outcome
+from posthof_operator.assembly import Assemblies
+from posthof_operator.conditions import Said
+from posthof_operator.deletion import Step
+from posthof_operator.describe import Look
+from posthof_operator.parts import Parts
+from posthof_operator.plan import Plan, decide
+from posthof_operator.pods import addresses
+from posthof_operator.reports import Reporters
+from posthof_operator.resources import Key
+from posthof_operator.sharing import share, share_reports, share_selections, withdraw
+from posthof_operator.snapshot import Looker, Seen
+from posthof_operator.store import Store
+from posthof_operator.telling import tell
+from posthof_operator.world import Requeue, World
+
+SOON, LATER, CALM = 0.5, 3.0, 10.0  # seconds to the next look: converging; not as it should be; all is well
+PATIENCE = 60.0  # seconds of converging until SOON becomes LATER
+
+
+class MTARoom:
+    """The reconciler of MTA."""
+
+    room = "mta"
+    kind = "MTA"
+
+    def __init__(self, store: Store, reporters: Reporters) -> None:
+        self._looker, self._applier, self._reporters = Looker(), Applier(), reporters
+        self._assemblies = Assemblies(store, Parts(store))
+
+    async def reconcile(self, key: Key, world: World) -> Requeue | None:
+        mta = world.store.get(key)
+        if mta is None:
+            await self._forget(key, world)
+            return None
+        assembly = await self._assemblies.of(world, key, mta)  # what pods shall run, compiled from all objects
+        share(world, key, assembly)  # what that says about each object, for their own statuses
+        seen = await self._looker.look(world, key, mta, assembly)  # what is there
+
+        plan = decide(seen, world.settings) if assembly.is_usable else None  # what shall be there; pure
+        outcome = await self._act(world, seen, plan)  # children written, leftovers removed
+
+        reports = await self._reporters.ask(addresses(seen.pods), seen.token)  # what pods say they run
+        share_reports(world, key, reports)
+
+        look = Look(seen=seen, plan=plan, outcome=outcome, reports=reports)
+        says = describe.describe(look)  # how it is; pure
+        await tell(world, mta, says, describe.fields(look, says), describe.VOICE)
+        await self._finalize(world, look)  # hold it, or let it go, where mail is to be delivered first
+        return when(look, says, world.now())
+
+    async def _act(self, world: World, seen: Seen, plan: Plan | None) -> Outcome:
+        if plan is None or seen.is_paused or not deletion.may_act(seen.mta):
+            return Outcome()
+        outcome = await self._applier.apply(world, plan.children, salt=seen.token)
+        await self._applier.prune(world, plan.leftovers, outcome)
+        share_selections(world, seen.key, plan.want, seen.assembly)
+        return outcome
+
+    async def _finalize(self, world: World, look: Look) -> None:
+        mta = look.seen.mta
+        step = deletion.step(mta, look.reports, look.living)
+        if step is not Step.NOTHING and not look.seen.is_paused:
+            await world.api.patch(look.seen.key, deletion.change(mta, step))
+
+    async def _forget(self, key: Key, world: World) -> None:
+        """It is gone; its children follow by themselves."""
+        self._assemblies.forget(key)
+        self._looker.forget(key)
+        await world.watches.withdraw(f"mta {key}")
+        withdraw(world, key)
+
+
+def when(look: Look, says: Sequence[Said], now: datetime.datetime) -> Requeue | None:
+    """When to look again, if nothing wakes us before."""
+    if look.seen.is_paused:
+        return None
+    by_type = {one.type: one for one in says}
+    if by_type[Condition.READY].is_true:
+        return Requeue(CALM, "Calm")
+    if by_type[Condition.CONFIG_CONVERGED].reason is Reason.CONVERGING and not _since(look, now) > PATIENCE:
+        return Requeue(SOON, "Converging")
+    return Requeue(LATER, "NotReady")
+
+
+def _since(look: Look, now: datetime.datetime) -> float:
+    """Seconds since ConfigConverged changed last."""
+    for one in (look.seen.mta.get("status") or {}).get("conditions") or ():
+        if one["type"] == Condition.CONFIG_CONVERGED and one["status"] == "False":
+            return (now - datetime.datetime.fromisoformat(one["lastTransitionTime"])).total_seconds()
+    return 0.0

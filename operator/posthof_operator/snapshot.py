@@ -1,0 +1,143 @@
+"""What is so, about one MTA: everything its plan and its status are made of, gathered from the store.
+
+Rules of this file
+- A `Seen` is a value: nothing in it changes, and looking again makes another one.
+- Only what no watch brings is asked for: a claim that is not ours, the word for the reports, whether an API is here.
+"""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from posthof_crds.mta import MTASpec
+from posthof_operator.assembly import Assembly
+from posthof_operator.desired import TOKEN_KEY
+from posthof_operator.resources import MANAGED_BY, MANAGER, MTA_LABEL, PAUSED, RESOURCES, Key, Raw
+from posthof_operator.store import Held
+from posthof_operator.watches import Subject
+from posthof_operator.world import World
+
+CHILDREN = (
+    "ServiceAccount",
+    "Role",
+    "RoleBinding",
+    "Secret",
+    "PersistentVolumeClaim",
+    "ConfigMap",
+    "Service",
+    "NetworkPolicy",
+    "PodDisruptionBudget",
+    "Deployment",
+    "PodMonitor",
+)
+_BY_KOPF = ("PersistentVolumeClaim", "Service", "Deployment")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    key: Key
+    mta: Raw  # the newest object; what is in force is in `assembly`
+    spec: MTASpec | None  # in force; None: there never was a good one
+    assembly: Assembly
+    children: Mapping[Key, Held]  # ours, by our labels
+    deployment: Raw | None = None
+    claim: Raw | None = None
+    services: tuple[Raw, ...] = ()
+    pods: tuple[Raw, ...] = ()
+    certificates: Mapping[str, Raw]  # TLSCerts the listeners name and that are there
+    token: str = ""
+    has_pod_monitors: bool = False
+
+    @property
+    def uid(self) -> str:
+        return str(self.mta["metadata"]["uid"])
+
+    @property
+    def annotations(self) -> Mapping[str, str]:
+        return self.mta["metadata"].get("annotations") or {}
+
+    @property
+    def is_paused(self) -> bool:
+        return PAUSED in self.annotations
+
+    @property
+    def is_deleting(self) -> bool:
+        return "deletionTimestamp" in self.mta["metadata"]
+
+
+class Looker:
+    """Looks at MTAs. Remembers the words for the reports, and which APIs are here."""
+
+    def __init__(self) -> None:
+        self._tokens: dict[Key, str] = {}
+        self._has_pod_monitors: bool | None = None
+
+    def forget(self, key: Key) -> None:
+        self._tokens.pop(key, None)
+
+    async def look(self, world: World, key: Key, mta: Raw, assembly: Assembly) -> Seen:
+        """`assembly.is_usable` or not: what is there can be seen without a good configuration too."""
+        has_monitors = await self._pod_monitors(world)
+        await world.watches.want(f"mta {key}", watched(key.namespace, has_monitors))
+        spec = MTASpec.model_validate(assembly.mta["spec"]) if assembly.fleet.config is not None else None
+        return Seen(
+            key=key,
+            mta=mta,
+            spec=spec,
+            assembly=assembly,
+            children=_children(world, key),
+            deployment=world.store.get(Key("Deployment", key.namespace, key.name)),
+            claim=await self._claim(world, key, spec),
+            services=tuple(held.raw() for held in _of(world, "Service", key)),
+            pods=tuple(held.raw() for held in _of(world, "Pod", key)),
+            certificates={
+                name: raw
+                for name in assembly.fleet.certificates
+                if (raw := world.store.get(Key("TLSCert", key.namespace, name))) is not None
+            },
+            token=await self._token(world, key),
+            has_pod_monitors=has_monitors,
+        )
+
+    async def _claim(self, world: World, key: Key, spec: MTASpec | None) -> Raw | None:
+        name = (spec.spool.existing_claim if spec else None) or f"{key.name}-spool"
+        found = world.store.get(Key("PersistentVolumeClaim", key.namespace, name))
+        return found or await world.api.get("PersistentVolumeClaim", key.namespace, name)
+
+    async def _token(self, world: World, key: Key) -> str:
+        """The word that is in the Secret, or a new one."""
+        name = f"{key.name}-report"
+        known = self._tokens.get(key)
+        if known is None or world.store.held(Key("Secret", key.namespace, name)) is None:
+            raw = await world.api.get("Secret", key.namespace, name)
+            data = (raw or {}).get("data") or {}
+            known = base64.b64decode(data[TOKEN_KEY]).decode() if TOKEN_KEY in data else known
+            self._tokens[key] = known = known or secrets.token_urlsafe(32)
+        return known
+
+    async def _pod_monitors(self, world: World) -> bool:
+        if self._has_pod_monitors is None:
+            self._has_pod_monitors = await world.api.has(RESOURCES["PodMonitor"])
+        return self._has_pod_monitors
+
+
+def watched(namespace: str, has_monitors: bool) -> list[Subject]:
+    """Children whose hash is enough, and the namespace's Secrets and ConfigMaps."""
+    kinds = [kind for kind in CHILDREN if kind not in _BY_KOPF and (has_monitors or kind != "PodMonitor")]
+    return [Subject(kind, namespace) for kind in kinds]
+
+
+def _of(world: World, kind: str, key: Key) -> list[Held]:
+    return [held for _, held in world.store.all(kind, key.namespace) if held.labels.get(MTA_LABEL) == key.name]
+
+
+def _children(world: World, key: Key) -> dict[Key, Held]:
+    return {
+        child: held
+        for kind in CHILDREN
+        for child, held in world.store.all(kind, key.namespace)
+        if held.labels.get(MTA_LABEL) == key.name and held.labels.get(MANAGED_BY) == MANAGER
+    }

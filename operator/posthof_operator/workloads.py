@@ -1,0 +1,71 @@
+"""Which pods of the cluster a RelayPolicy means: watched only where a rule asks, told to the MTA's pods by address.
+
+Rules of this file
+- Pods of a namespace are watched only while a rule that is in force is about them.
+- A pod on its node's own network has no address of its own and is never in the list; neither is one that ended.
+- An address goes from one pod to the next some time; the list follows the watch, within a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from posthof_crds.fleet import PodSelection
+from posthof_crds.shards import TooLarge, pods_shard
+from posthof_operator.apply import Applier
+from posthof_operator.children import workloads
+from posthof_operator.pods import own_addresses
+from posthof_operator.resources import PAUSED, Key, Raw
+from posthof_operator.watches import Subject
+from posthof_operator.world import Requeue, World
+
+
+class Workloads:
+    """The reconciler of the list of pods of an MTA."""
+
+    room = "workloads"
+    kind = "MTA"
+
+    def __init__(self) -> None:
+        self._applier = Applier()
+
+    async def reconcile(self, key: Key, world: World) -> Requeue | None:
+        known, mta = world.selections.get(key), world.store.get(key)
+        selections = known.pods if known else {}
+        spaces = sorted({space for one in selections.values() for space in one.namespaces})
+        await world.watches.want(
+            f"pods of {key}", [Subject("Pod", space, is_metadata_only=False) for space in spaces]
+        )
+        if known is None or mta is None or not _may_write(mta):
+            return None
+        pods = {space: [held.raw() for _, held in world.store.all("Pod", space)] for space in spaces}
+        found = listed(selections, pods)
+        try:
+            children = workloads.build(known.want, pods_shard(found)) if selections else []
+        except TooLarge as error:
+            text = f"Selections of pods do not change any more: {error}. Let RelayPolicies select fewer pods."
+            await world.records.warning(key, known.want.uid, "ConfigTooLarge", text)
+            return None
+        outcome = await self._applier.apply(world, children, salt="")
+        shard = Key("ConfigMap", key.namespace, known.want.pods_name)
+        held = world.store.held(shard)
+        if not children and held is not None and held.owner == known.want.uid:
+            await self._applier.prune(world, [shard], outcome)
+        return None
+
+
+def listed(selections: Mapping[str, PodSelection], pods: Mapping[str, Iterable[Raw]]) -> dict[str, tuple[str, ...]]:
+    """Address -> ids of the selections its pod is in, sorted."""
+    found: dict[str, set[str]] = {}
+    for id_, selection in selections.items():
+        for space in selection.namespaces:
+            for pod in pods.get(space, ()):
+                if selection.pods.matches(pod["metadata"].get("labels") or {}):
+                    for address in own_addresses(pod):
+                        found.setdefault(address, set()).add(id_)
+    return {address: tuple(sorted(ids)) for address, ids in sorted(found.items())}
+
+
+def _may_write(mta: Raw) -> bool:
+    metadata = mta["metadata"]
+    return "deletionTimestamp" not in metadata and PAUSED not in (metadata.get("annotations") or {})
