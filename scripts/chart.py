@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -191,8 +192,8 @@ def _structural(part: Any) -> Any:
     if not isinstance(part, dict):
         return part
     made = {k: _structural(v) for k, v in part.items() if _means_something(k) and k != "nullable"}
-    if "properties" in part:
-        made["properties"] = {k: _structural(v) for k, v in part["properties"].items()}
+    if "properties" in part or (part.get("type") == "object" and "additionalProperties" not in part):
+        made["properties"] = {k: _structural(v) for k, v in part.get("properties", {}).items()}
         if not part.get("x-kubernetes-preserve-unknown-fields"):
             made.setdefault("additionalProperties", False)
     if part.get("x-kubernetes-int-or-string"):
@@ -253,7 +254,7 @@ def _cell(value: Value) -> str:
 
 def crd_template(text: str, condition: str, keep: str) -> str:
     """A CustomResourceDefinition as a Helm template: what stands in it stays text."""
-    literal = text.replace("{{", "\x00").replace("}}", '{{ "}}" }}').replace("\x00", '{{ "{{" }}')
+    literal = re.sub(r"[{}]{2,}", lambda braces: f'{{{{ "{braces[0]}" }}}}', text)
     lines = [line for line in literal.splitlines() if not line.startswith("#")]
     at = lines.index("metadata:") + 1
     block = ["  labels:", "    app.kubernetes.io/name: posthof", "    app.kubernetes.io/part-of: posthof"]
