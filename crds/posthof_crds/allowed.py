@@ -95,3 +95,7 @@ class Allowance:
         except ValueError:
             return any(glob.matches(hop.name) for glob in self._hops)
         return any(address in network for network in self._networks)
+
+
+def _globs(found: Iterable[str], namespace: str) -> list[patterns.Glob]:
+    return [patterns.Glob(each.replace(_PLACEHOLDER, namespace)) for each in sorted(found)]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
@@ -57,23 +58,30 @@ def _in_our_words(read: Callable[[Any], Any]) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-def _range(low: float, high: float, show: Callable[[Any], str]) -> AfterValidator:
-    def check(value: Any) -> Any:
-        if not low <= value <= high:
-            raise wrong(f"{show(value)} is out of range", f"Write {show(low)} to {show(high)}.")
-        return value
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Bounds of a duration (seconds) or size (bytes), both allowed; the texts are as manifests write them."""
 
-    return AfterValidator(check)
+    low: float
+    high: float
+    low_text: str
+    high_text: str
+    show: Callable[[Any], str]
+
+    def __call__(self, value: Any) -> Any:
+        if not self.low <= value <= self.high:
+            raise wrong(f"{self.show(value)} is out of range", f"Write {self.low_text} to {self.high_text}.")
+        return value
 
 
 def seconds_between(low: str, high: str) -> AfterValidator:
     """Bounds of a Duration, both allowed."""
-    return _range(duration(low), duration(high), duration_text)
+    return AfterValidator(Range(duration(low), duration(high), low, high, duration_text))
 
 
 def bytes_between(low: str, high: str) -> AfterValidator:
     """Bounds of a Size, both allowed."""
-    return _range(size(low), size(high), lambda n: size_text(int(n)))
+    return AfterValidator(Range(size(low), size(high), low, high, lambda n: size_text(int(n))))
 
 
 Duration = Annotated[float, _in_our_words(duration), Unit("duration")]
@@ -205,13 +213,22 @@ def file_path(value: str) -> str:
     return value
 
 
-def _matching(rule: re.Pattern[str], what: str, instead: str) -> AfterValidator:
-    def check(value: str) -> str:
-        if not rule.fullmatch(value):
-            raise wrong(f"{value!r} is not {what}", instead)
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A text that a regular expression describes as a whole."""
+
+    rule: re.Pattern[str]
+    what: str
+    instead: str
+
+    def __call__(self, value: str) -> str:
+        if not self.rule.fullmatch(value):
+            raise wrong(f"{value!r} is not {self.what}", self.instead)
         return value
 
-    return AfterValidator(check)
+
+def _matching(rule: re.Pattern[str], what: str, instead: str) -> AfterValidator:
+    return AfterValidator(Form(rule, what, instead))
 
 
 FQDN = Annotated[str, AfterValidator(fqdn)]

@@ -7,6 +7,7 @@ rules in CEL wherever CEL can say them (openapi.py); a test holds both to the sa
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -32,6 +33,7 @@ class Flaw(NamedTuple):
     reason: Reason = Reason.INVALID
 
 
+_SERVICE_NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,48}[a-z0-9])?")
 _SUBMISSION = (ListenerRole.SUBMISSION, ListenerRole.SUBMISSIONS)
 _PERHAPS_PLAIN = (TLSLevel.NONE, TLSLevel.MAY)
 _OTHER_ROLES = "Use role Internal and a RelayPolicy with match.clients for your own hosts, or MX for the world."
@@ -50,6 +52,9 @@ def anywhere(kind: MTA | MailDomain | RelayPolicy | TLSCert) -> Iterator[Flaw]:
 def in_cluster(kind: MTA | MailDomain | RelayPolicy | TLSCert) -> Iterator[Flaw]:
     """What is wrong with the object in a cluster alone."""
     if isinstance(kind, MTA):
+        if not _SERVICE_NAME.fullmatch(kind.metadata.name):
+            instead = "Use at most 50 lower-case letters, digits and -, and begin with a letter."
+            yield Flaw(("metadata", "name"), "the name begins the names of Services", instead)
         yield from _ports(kind)
     elif isinstance(kind, MailDomain):
         yield from _no_sockets(("spec", "inbound", "nextHops"), kind.spec.inbound.next_hops)

@@ -14,8 +14,9 @@ class Unclear(ValueError):
         self.what, self.instead = what, instead
 
 
+UNITS = ("d", "h", "m", "s", "ms")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"([0-9]{1,9})(ms|s|m|h|d)")
+_DURATION = re.compile("".join(rf"(?:([0-9]{{1,9}}){unit})?" for unit in UNITS))
 _BYTES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 _SIZE = re.compile(r"([0-9]{1,16})(Ki|Mi|Gi|Ti|k|M|G|T)?")
 
@@ -24,11 +25,11 @@ def duration(value: Any) -> float:
     """`"90s"`, `"5m"`, `"1h30m"`, `"5d"` -> seconds."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         raise Unclear("a duration needs a unit", f'Write "{value}s" for seconds, or ms, m, h, d.')
-    text = str(value)
-    found = _DURATION.findall(text)
-    if not isinstance(value, str) or not found or "".join(n + unit for n, unit in found) != text:
-        raise Unclear("this is not a duration", 'Write a number and ms, s, m, h or d, such as "5m" or "1h30m".')
-    return float(sum(int(n) * _SECONDS[unit] for n, unit in found))
+    found = _DURATION.fullmatch(value) if isinstance(value, str) and value else None
+    if found is None:
+        hint = 'Write a number and d, h, m, s or ms, the largest first, such as "5m" or "1h30m".'
+        raise Unclear("this is not a duration", hint)
+    return float(sum(int(n or 0) * _SECONDS[unit] for n, unit in zip(found.groups(), UNITS, strict=True)))
 
 
 def duration_text(seconds: float) -> str:
@@ -36,7 +37,7 @@ def duration_text(seconds: float) -> str:
     if seconds == 0:
         return "0s"
     left, text = round(seconds * 1000), ""
-    for unit in ("d", "h", "m", "s", "ms"):
+    for unit in UNITS:
         count, left = divmod(left, round(_SECONDS[unit] * 1000))
         text += f"{count}{unit}" if count else ""
     return text
