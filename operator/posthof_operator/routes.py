@@ -46,7 +46,7 @@ def _wake(world: World, key: Key, change: Change) -> None:
         _wake_pod(world, key)
     elif key.kind in CHILDREN:
         _wake_owner(world, key)
-    elif is_meant and key.kind in ("Secret", "ConfigMap"):
+    elif key.kind in ("Secret", "ConfigMap"):  # known by their metadata: any new version may be a new content
         world.enqueue_all("MTA", TOGETHER)
         for cert in list(world.store.keys("TLSCert", key.namespace)):
             world.enqueue(cert)

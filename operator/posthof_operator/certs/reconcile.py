@@ -8,6 +8,7 @@ Rules of this file
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import logging
@@ -22,10 +23,12 @@ from posthof_operator.certs.status import Service
 from posthof_operator.certs.wish import Source, Unreadable, Wish, wish_of
 from posthof_operator.resources import MANAGED_BY, MANAGER, PAUSED, RESOURCES, Key, Raw, key_of, owner_reference
 from posthof_operator.telling import Voice, tell
-from posthof_operator.world import Requeue, World
+from posthof_operator.watches import Subject
+from posthof_operator.world import Postponed, Requeue, World
 
 ROOM = "certificates"
 LONGEST = 6 * 3600.0  # seconds: clocks change, so dates far away are looked at now and then
+PATIENCE = 10.0  # for the first list of a namespace's Secrets
 WAITING = 15.0  # for somebody else: cert-manager's words, an API that is installed
 ASKING = 300.0  # seconds for which "cert-manager is here" is believed
 
@@ -59,6 +62,7 @@ class Certificates:
         self._cert_manager_until = 0.0  # when the answer "it is here" is asked for again
 
     async def reconcile(self, key: Key, world: World) -> Requeue | None:
+        await _watch(key.namespace, world)
         raw = world.store.get(key)
         if raw is None or "deletionTimestamp" in raw["metadata"]:
             return None  # what was made for it goes with it: it is the owner
@@ -136,6 +140,17 @@ class Certificates:
         answer = await world.api.apply(secret_of(wish, made, owner))
         world.metrics.applies.labels("Secret").inc()
         return snapshot._replace(current=_pair(answer) or made)
+
+
+async def _watch(namespace: str, world: World) -> None:
+    """Changes of Secrets (their metadata) are told of wherever there are TLSCerts."""
+    is_wanted = next(world.store.keys("TLSCert", namespace), None) is not None
+    subjects = [Subject("Secret", namespace)] if is_wanted else []
+    try:
+        async with asyncio.timeout(PATIENCE):
+            await world.watches.want(f"{ROOM}/{namespace}", subjects)
+    except TimeoutError:
+        raise Postponed("SecretsUnseen", f"the Secrets of namespace {namespace} cannot be listed") from None
 
 
 def make(snapshot: Snapshot, now: float) -> Pair:
