@@ -35,7 +35,7 @@ def mta(name: str = "edge", spec: Object | None = None, **meta: Any) -> Object:
         "listeners": [{"name": "mx", "role": "MX", "port": 25}],
         "spool": {"size": "256Mi", "deletionPolicy": "Delete", "reserve": "1Mi", "maxUsage": 0.99},
         "drain": {"settle": "2s"},
-        "retry": {"first": "1s"},
+        "retry": {"intervals": ["1s", "2s"]},
         "podTemplate": {"resources": {"requests": {"cpu": "20m", "memory": "64Mi"}}},
     }
     return ours("MTA", name, merged(base, spec or {}), **meta)
