@@ -38,7 +38,7 @@ def bound(raw: Raw, verdicts: Mapping[Key, Verdict], now: datetime.datetime) -> 
     ]
 
 
-def accepted(verdicts: Mapping[Key, Verdict], *, are_all_known: bool) -> Said:
+def accepted(verdicts: Mapping[Key, Verdict]) -> Said:
     """Of all MTAs together: one that obeys is enough."""
     good = [mta for mta, verdict in sorted(verdicts.items()) if verdict.accepted]
     if good:
@@ -47,8 +47,6 @@ def accepted(verdicts: Mapping[Key, Verdict], *, are_all_known: bool) -> Said:
     if verdicts:
         mta, verdict = sorted(verdicts.items())[0]
         return verdict_said(verdict, mta)
-    if not are_all_known:
-        return Said(Condition.ACCEPTED, "Unknown", Reason.PENDING, "No MTA has looked at it yet.")
     return said(Condition.ACCEPTED, False, Reason.NO_MTA, _NOBODY)
 
 
@@ -64,8 +62,6 @@ def ready(raw: Raw, says: list[Said], others: Mapping[str, str]) -> Said:
         text = f"Changes are not obeyed. Remove the annotation {PAUSED} to go on."
         return Said(type_, "Unknown", Reason.PAUSED, text)
     for one in says:
-        if one.type is Condition.ACCEPTED and one.status == "Unknown":
-            return Said(type_, "Unknown", Reason.UNKNOWN, one.message)
         if one.type is Condition.ACCEPTED and not one.is_true:
             return said(type_, False, Reason.INVALID if _is_invalid(one) else Reason.NOT_READY, one.message)
         if not one.is_true:

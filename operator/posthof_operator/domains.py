@@ -29,7 +29,7 @@ class Domains:
         if raw is None or not is_judged(world, key, raw):
             return None
         verdicts = verdicts_of(world, key)
-        accepted = bindings.accepted(verdicts, are_all_known=are_all_known(world))
+        accepted = bindings.accepted(verdicts)
         says = [bindings.ready(raw, [accepted], wrong_dns(raw)), accepted, *conflicts(verdicts)]
         says += bindings.invalid(accepted)
         await tell(world, raw, says, {"bindings": bindings.bound(raw, verdicts, world.now()) or None}, VOICE)
@@ -37,13 +37,11 @@ class Domains:
 
 
 def is_judged(world: World, key: Key, raw: Raw) -> bool:
-    """Every MTA that judges has seen this generation: else its verdict is on its way, and wakes us."""
+    """Every MTA has seen this generation: else a verdict is on its way, and wakes us. What stands in the status until
+    then is of the generation it names."""
     generation = raw["metadata"].get("generation", 0)
-    return all(judged.generations.get(key) == generation for judged in world.judged.values())
-
-
-def are_all_known(world: World) -> bool:
-    return all(mta in world.judged for mta in world.store.keys("MTA"))
+    mtas = list(world.store.keys("MTA"))
+    return all(mta in world.judged and world.judged[mta].generations.get(key) == generation for mta in mtas)
 
 
 def verdicts_of(world: World, key: Key) -> dict[Key, Verdict]:

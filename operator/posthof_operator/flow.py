@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from posthof_crds.reasons import Condition, Reason
 from posthof_operator import deletion, describe
@@ -27,8 +28,17 @@ from posthof_operator.store import Store
 from posthof_operator.telling import tell
 from posthof_operator.world import Requeue, World
 
-SOON, LATER, CALM = 0.5, 3.0, 10.0  # seconds to the next look: converging; not as it should be; all is well
-PATIENCE = 60.0  # seconds of converging until SOON becomes LATER
+
+class Pace(NamedTuple):
+    """Seconds to the next look, if nothing wakes us before."""
+
+    soon: float = 0.5  # pods are taking a configuration
+    later: float = 3.0  # something is not as it should be
+    calm: float = 10.0
+    patience: float = 60.0  # of taking a configuration, until `soon` becomes `later`
+
+
+_PACE = Pace()
 
 
 class MTARoom:
@@ -37,7 +47,8 @@ class MTARoom:
     room = "mta"
     kind = "MTA"
 
-    def __init__(self, store: Store, reporters: Reporters) -> None:
+    def __init__(self, store: Store, reporters: Reporters, pace: Pace = _PACE) -> None:
+        self._pace = pace
         self._looker, self._applier, self._reporters = Looker(), Applier(), reporters
         self._assemblies = Assemblies(store, Parts(store))
 
@@ -60,7 +71,7 @@ class MTARoom:
         says = describe.describe(look)  # how it is; pure
         await tell(world, mta, says, describe.fields(look, says), describe.VOICE)
         await self._finalize(world, look)  # hold it, or let it go, where mail is to be delivered first
-        return when(look, says, world.now())
+        return when(look, says, world.now(), self._pace)
 
     async def _act(self, world: World, seen: Seen, plan: Plan | None) -> Outcome:
         if plan is None or seen.is_paused or not deletion.may_act(seen.mta):
@@ -84,16 +95,16 @@ class MTARoom:
         withdraw(world, key)
 
 
-def when(look: Look, says: Sequence[Said], now: datetime.datetime) -> Requeue | None:
+def when(look: Look, says: Sequence[Said], now: datetime.datetime, pace: Pace) -> Requeue | None:
     """When to look again, if nothing wakes us before."""
     if look.seen.is_paused:
         return None
     by_type = {one.type: one for one in says}
     if by_type[Condition.READY].is_true:
-        return Requeue(CALM, "Calm")
-    if by_type[Condition.CONFIG_CONVERGED].reason is Reason.CONVERGING and not _since(look, now) > PATIENCE:
-        return Requeue(SOON, "Converging")
-    return Requeue(LATER, "NotReady")
+        return Requeue(pace.calm, "Calm")
+    if by_type[Condition.CONFIG_CONVERGED].reason is Reason.CONVERGING and _since(look, now) < pace.patience:
+        return Requeue(pace.soon, "Converging")
+    return Requeue(pace.later, "NotReady")
 
 
 def _since(look: Look, now: datetime.datetime) -> float:

@@ -6,7 +6,7 @@ from posthof_crds.fleet import Verdict
 from posthof_crds.reasons import Condition, Reason
 from posthof_operator import bindings
 from posthof_operator.conditions import Said, said
-from posthof_operator.domains import are_all_known, is_judged, verdicts_of
+from posthof_operator.domains import is_judged, verdicts_of
 from posthof_operator.resources import Key, Raw
 from posthof_operator.telling import Voice, tell
 from posthof_operator.world import Requeue, World
@@ -30,7 +30,7 @@ class Policies:
         if raw is None or not is_judged(world, key, raw):
             return None
         verdicts = verdicts_of(world, key)
-        accepted = bindings.accepted(verdicts, are_all_known=are_all_known(world))
+        accepted = bindings.accepted(verdicts)
         says = [accepted, *resolved(verdicts)]
         says = [bindings.ready(raw, says, {}), *says, *bindings.invalid(accepted)]
         shadows = sorted({verdict.shadowed_by for verdict in verdicts.values() if verdict.shadowed_by})

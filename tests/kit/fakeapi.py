@@ -16,6 +16,7 @@ It has not: schemas, defaults, admission, controllers (a test plays them, see `d
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import itertools
 import json
@@ -230,7 +231,11 @@ class FakeApi:
         if verb == "list":
             return _json(self._list(resource, namespace, http))
         if verb == "watch":
-            return await self._watch(resource, namespace, http)
+            response = web.StreamResponse(headers={"Content-Type": "application/json"})
+            await response.prepare(http)
+            with contextlib.suppress(ConnectionError):  # whoever watched has gone
+                await self._watch(response, resource, namespace, http)
+            return response
         answer = self._do(verb, key, raw, http, sub)
         await self._tell()
         self.after(request)
@@ -286,9 +291,9 @@ class FakeApi:
             "items": items,
         }
 
-    async def _watch(self, resource: Resource, namespace: str, http: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": "application/json"})
-        await response.prepare(http)
+    async def _watch(
+        self, response: web.StreamResponse, resource: Resource, namespace: str, http: web.Request
+    ) -> None:
         labels, fields = http.query.get("labelSelector", ""), http.query.get("fieldSelector", "")
         is_metadata = "PartialObjectMetadata" in http.headers.get("Accept", "")
         at = int(http.query.get("resourceVersion") or self._now)
@@ -312,7 +317,6 @@ class FakeApi:
             async with self._changed:
                 if place == len(self._history) and not self._closing.is_set() and at >= self._oldest:
                     await self._changed.wait()
-        return response
 
     def _discovery(self, parts: list[str]) -> Raw:
         served = [one for one in RESOURCES.values() if one.group not in self.missing]

@@ -1,0 +1,359 @@
+"""One MTA, from the manifest to pods that run its configuration, as the cluster sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+from kit.fakeapi import FakeApi, until
+from kit.fakepods import FakePods
+from kit.rooms import at_work
+from posthof_crds.report import QueueCounts
+from posthof_crds.shards import read_config, read_keys, read_pods
+from posthof_operator.domains import Domains
+from posthof_operator.flow import MTARoom, Pace
+from posthof_operator.policies import Policies
+from posthof_operator.reports import Reporters
+from posthof_operator.resources import FINALIZER, FLOCK_ACROSS_NODES, PAUSED
+from posthof_operator.workloads import Workloads
+from posthof_operator.world import World
+
+NS = "mail"
+PACE = Pace(soon=0.02, later=0.05, calm=0.1)
+
+
+def mta(**spec: Any) -> dict[str, Any]:
+    body = {
+        "hostname": "mx.example.org",
+        "listeners": [
+            {"name": "smtp", "role": "MX", "port": 25},
+            {"name": "inside", "role": "Internal", "port": 587},
+        ],
+        "service": {"type": "NodePort"},
+    }
+    return {"kind": "MTA", "metadata": {"name": "edge", "namespace": NS}, "spec": {**body, **spec}}
+
+
+def domain(name: str, domain_: str = "", namespace: str = NS, **more: Any) -> dict[str, Any]:
+    inbound = {"mode": "LMTP", "nextHops": [{"host": "dovecot.mail.svc"}], "recipients": {"any": True}}
+    spec = {"domain": domain_ or f"{name}.example", "inbound": inbound, **more}
+    return {"kind": "MailDomain", "metadata": {"name": name, "namespace": namespace}, "spec": spec}
+
+
+def policy(name: str, **spec: Any) -> dict[str, Any]:
+    return {"kind": "RelayPolicy", "metadata": {"name": name, "namespace": NS}, "spec": spec}
+
+
+@contextlib.asynccontextmanager
+async def operated(server: FakeApi) -> AsyncIterator[tuple[FakePods, World]]:
+    async with FakePods(server) as pods:
+        reporters = Reporters(pods.port)
+        rooms = lambda store: [MTARoom(store, reporters, PACE), Workloads(), Domains(), Policies()]  # noqa: E731
+        try:
+            async with at_work(rooms, server=server) as world:
+                yield pods, world
+        finally:
+            await reporters.close()
+
+
+def condition(server: FakeApi, kind: str, name: str, type_: str, namespace: str = NS) -> dict[str, Any]:
+    raw = server.get(kind, name, namespace) or {}
+    return next((one for one in raw.get("status", {}).get("conditions", ()) if one["type"] == type_), {})
+
+
+def is_(server: FakeApi, kind: str, name: str, type_: str, status: str = "True", reason: str = "") -> bool:
+    found = condition(server, kind, name, type_)
+    return found.get("status") == status and reason in ("", found.get("reason"))
+
+
+def config_of(server: FakeApi) -> Any:
+    found = {n: server.get("ConfigMap", f"edge-config-{n}", NS) for n in range(8)}
+    return read_config({n: base64.b64decode(raw["binaryData"]["config"]) for n, raw in found.items() if raw})
+
+
+def bind_claim(server: FakeApi) -> None:
+    server.set_status("PersistentVolumeClaim", "edge-spool", NS, {"phase": "Bound"})
+
+
+async def running(server: FakeApi, pods: FakePods) -> None:
+    await until(lambda: server.get("Deployment", "edge", NS))
+    bind_claim(server)
+    await pods.deploy("edge", NS)
+    await until(lambda: is_(server, "MTA", "edge", "Ready"))
+
+
+def test_an_mta_and_a_domain_become_pods_that_run_them() -> None:
+    async def story() -> None:
+        async with FakeApi() as server:
+            server.put(mta(replicas=2))
+            server.put(domain("acme"))
+            async with operated(server) as (pods, _):
+                await running(server, pods)
+                status = server.get("MTA", "edge", NS)["status"]
+                assert status["ready"] == "2/2"
+                assert status["phase"] == "Healthy"
+                assert status["domains"] == 1
+                assert status["observedGeneration"] == 1
+                assert status["configRevision"]["desired"] == status["configRevision"]["oldestLoaded"]
+                assert list(config_of(server).domains) == ["acme.example"]
+                await until(lambda: is_(server, "MailDomain", "acme", "Accepted"))
+                assert server.get("MailDomain", "acme", NS)["status"]["bindings"][0]["mta"] == "edge"
+                assert server.names("Service") == ["edge", "edge-internal"]
+                assert not [one for one in server.names("Event") if one.startswith("acme")]  # it began so
+
+    asyncio.run(story())
+
+
+def test_a_second_pass_writes_nothing_and_neither_does_another_leader() -> None:
+    async def story() -> None:
+        async with FakeApi() as server:
+            server.put(mta())
+            server.put(domain("acme"))
+            async with operated(server) as (pods, world):
+                await running(server, pods)
+                await until(lambda: is_(server, "MailDomain", "acme", "Ready"))
+                await until(lambda: world.queue.is_idle)
+                before = len(server.writes)
+                for kind in ("MTA", "MailDomain"):
+                    world.enqueue_all(kind)
+                await until(lambda: world.queue.is_idle)
+                assert server.writes[before:] == []
+            before = len(server.writes)
+            async with operated(server) as (pods, world):
+                await pods.deploy("edge", NS)
+                await until(lambda: world.reports and world.queue.is_idle)
+                assert server.writes[before:] == []
+
+    asyncio.run(story())
+
+
+def test_what_somebody_else_changed_or_removed_is_put_right() -> None:
+    async def story() -> None:
+        async with FakeApi() as server:
+            server.put(mta(replicas=2))
+            async with operated(server) as (pods, _):
+                await running(server, pods)
+                deployment = server.get("Deployment", "edge", NS)
+                deployment["spec"]["replicas"] = 7
+                server.put(deployment)
+                await until(lambda: server.get("Deployment", "edge", NS)["spec"]["replicas"] == 2)
+                server.remove("Role", "edge", NS)
+                await until(lambda: server.get("Role", "edge", NS))
+                server.put({"kind": "ConfigMap", "metadata": {"name": "other", "namespace": NS}, "data": {}})
+                assert server.get("ConfigMap", "other", NS)
+
+    asyncio.run(story())
+
+
+def test_a_change_is_in_the_shards_and_pods_that_lag_are_waited_for() -> None:
+    async def story() -> None:
+        async with FakeApi() as server:
+            server.put(mta())
+            server.put(domain("acme"))
+            async with operated(server) as (pods, _):
+                await running(server, pods)
+                pods.lag["edge-0"] = pods.revision(f"{NS}/edge")
+                server.put(domain("beta"))
+                await until(lambda: is_(server, "MTA", "edge", "ConfigConverged", "False", "Converging"))
+                assert "beta.example" in config_of(server).domains
+                assert condition(server, "MTA", "edge", "Reconciling")["status"] == "True"
+                pods.lag.clear()
+                await until(lambda: is_(server, "MTA", "edge", "Ready"))
+                assert condition(server, "MTA", "edge", "Reconciling") == {}
+                pods.lag["edge-0"], pods.refuse["edge-0"] = "old", "port 25 cannot be bound"
+                await until(lambda: is_(server, "MTA", "edge", "ConfigConverged", "False", "ConfigRefused"))
+                assert "port 25 cannot be bound" in condition(server, "MTA", "edge", "Ready")["message"]
+                told = [server.get("Event", name, NS)["reason"] for name in server.names("Event")]
+                assert told.count("ConfigRefused") == 1
+
+    asyncio.run(story())
+
+
+def test_what_became_wrong_stays_in_force_as_it_was_also_with_another_leader() -> None:
+    async def story() -> None:
+        async with FakeApi() as server:
+            server.put(mta())
+            server.put(domain("acme"))
+            server.put(domain("fine"))
+            async with operated(server) as (pods, _):
+                await running(server, pods)
+                server.put(domain("acme", inbound={"mode": "Sideways"}))
+                await until(lambda: is_(server, "MailDomain", "acme", "Accepted", "False", "Invalid"))
+                assert is_(server, "MailDomain", "acme", "Stalled")
+                assert "acme.example" in config_of(server).domains
+            async with operated(server) as (pods, _):
+                await pods.deploy("edge", NS)
+                server.put(domain("third"))
+                await until(lambda: "third.example" in config_of(server).domains)
+                assert "acme.example" in config_of(server).domains
+                broken = mta()
+                broken["spec"]["listeners"] = []
+                server.put(broken)
+                await until(lambda: is_(server, "MTA", "edge", "Stalled", reason="Invalid"))
+                assert server.get("MTA", "edge", NS)["status"]["phase"] == "Invalid"
+            async with operated(server) as (pods, _):
+                await pods.deploy("edge", NS)
+                server.put(domain("fourth"))
+                await until(lambda: "fourth.example" in config_of(server).domains)
+                assert [one.port for one in config_of(server).listeners] == [2525, 5587]
+                server.put(domain("acme"))
+                await until(lambda: is_(server, "MailDomain", "acme", "Ready"))
+
+    asyncio.run(story())
+
+
+def test_pods_on_many_nodes_are_refused_unless_the_test_annotation_allows_them() -> None:
+    async def story() -> None:
+        async with FakeApi() as server:
+            server.put(mta(replicas=3, spool={"accessMode": "ReadWriteMany"}))
+            async with operated(server) as (pods, _):
+                await until(lambda: is_(server, "MTA", "edge", "Stalled", reason="LanesNeedOneNode"))
+                assert server.get("Deployment", "edge", NS)["spec"]["replicas"] == 1
+                assert "ReadWriteOnce" in condition(server, "MTA", "edge", "SpoolHealthy")["message"]
+                allowed = mta(replicas=3, spool={"accessMode": "ReadWriteMany"})
+                allowed["metadata"]["annotations"] = {FLOCK_ACROSS_NODES: "testing"}
+                server.put(allowed)
+                await until(lambda: server.get("Deployment", "edge", NS)["spec"]["replicas"] == 3)
+                pod = server.get("Deployment", "edge", NS)["spec"]["template"]["spec"]
+                assert "affinity" not in pod
+                assert "topologySpreadConstraints" in pod
+                await running(server, pods)
+
+    asyncio.run(story())
+
+
+def test_a_paused_mta_is_left_alone_until_it_is_not() -> None:
+    async def story() -> None:
+        async with FakeApi() as server:
+            server.put(mta())
+            async with operated(server) as (pods, world):
+                await running(server, pods)
+                paused = mta(replicas=2)
+                paused["metadata"]["annotations"] = {PAUSED: ""}
+                server.put(paused)
+                await until(lambda: is_(server, "MTA", "edge", "Ready", "Unknown", "Paused"))
+                await until(lambda: world.queue.is_idle)
+                assert server.get("Deployment", "edge", NS)["spec"]["replicas"] == 1
+                assert server.get("MTA", "edge", NS)["status"]["phase"] == "Paused"
+                paused["metadata"]["annotations"] = {}
+                server.put(paused)
+                await until(lambda: server.get("Deployment", "edge", NS)["spec"]["replicas"] == 2)
+
+    asyncio.run(story())
+
+
+def test_a_deleted_mta_leaves_its_mail_and_under_drain_delivers_it_first() -> None:
+    async def story() -> None:
+        async with FakeApi() as server:
+            server.put(mta())
+            async with operated(server) as (pods, _):
+                await running(server, pods)
+                assert server.get("MTA", "edge", NS)["metadata"].get("finalizers") is None
+                server.remove("MTA", "edge", NS)
+                assert server.names("Deployment") == []
+                assert server.names("PersistentVolumeClaim") == ["edge-spool"]
+
+                server.put(mta(spool={"deletionPolicy": "Drain"}))
+                await running(server, pods)
+                await until(lambda: server.get("MTA", "edge", NS)["metadata"].get("finalizers") == [FINALIZER])
+                pods.queue["edge-0"] = QueueCounts(deferred=2)
+                server.remove("MTA", "edge", NS)
+                await until(lambda: is_(server, "MTA", "edge", "Reconciling", reason="Draining"))
+                await until(lambda: server.names("Service") == [])
+                assert server.names("Deployment") == ["edge"]
+                pods.queue.clear()
+                await until(lambda: server.get("MTA", "edge", NS) is None)
+                assert server.names("PersistentVolumeClaim") == ["edge-spool"]
+
+    asyncio.run(story())
+
+
+def test_secrets_that_rules_need_reach_the_pods_and_missing_ones_are_said() -> None:
+    async def story() -> None:
+        async with FakeApi() as server:
+            server.put(mta())
+            server.put(
+                policy(
+                    "provider",
+                    match={"clients": ["10.0.0.0/8"], "listenerRoles": ["Internal"]},
+                    action={
+                        "type": "Smarthost",
+                        "nextHops": [{"host": "smtp.example.net", "port": 587}],
+                        "auth": {"secretName": "login"},
+                    },
+                    tls="Verify",
+                )
+            )
+            async with operated(server) as (pods, _):
+                await running(server, pods)
+                await until(lambda: is_(server, "RelayPolicy", "provider", "ResolvedRefs", "False", "SecretMissing"))
+                status = server.get("RelayPolicy", "provider", NS)["status"]
+                assert status["target"] == "smtp.example.net:587"
+                encoded = {key: base64.b64encode(key.encode()).decode() for key in ("username", "password")}
+                server.put({"kind": "Secret", "metadata": {"name": "login", "namespace": NS}, "data": encoded})
+                await until(lambda: is_(server, "RelayPolicy", "provider", "Ready"))
+                found = [server.get("Secret", f"edge-keys-{n}", NS)["data"]["keys"] for n in range(4)]
+                keys = read_keys([base64.b64decode(one) for one in found])
+                assert keys == {"mail/login/username": b"username", "mail/login/password": b"password"}
+
+    asyncio.run(story())
+
+
+def test_only_pods_that_a_rule_is_about_are_listed_and_only_then_watched() -> None:
+    async def story() -> None:
+        async with FakeApi() as server:
+            server.put({"kind": "Namespace", "metadata": {"name": "shop", "labels": {"team": "shop"}}})
+            server.put(mta())
+
+            def pod(name: str, ip: str, **spec: Any) -> dict[str, Any]:
+                head = {"name": name, "namespace": "shop", "labels": {"app": name}}
+                return {"kind": "Pod", "metadata": head, "spec": spec, "status": {"podIP": ip, "phase": "Running"}}
+
+            server.put(pod("web", "10.1.0.1"))
+            server.put(pod("hosty", "198.18.0.10", hostNetwork=True))
+            async with operated(server) as (pods, world):
+                await running(server, pods)
+                assert not world.watches.has("Pod", "shop") or server.names("ConfigMap") == ["edge-config-0"]
+                rule = policy(
+                    "shops",
+                    match={"namespaces": {"matchLabels": {"team": "shop"}}},
+                    action={"type": "Direct"},
+                )
+                server.put(rule)
+                await until(lambda: server.get("ConfigMap", "edge-pods", NS))
+
+                def listed() -> list[str]:
+                    raw = server.get("ConfigMap", "edge-pods", NS)
+                    return sorted(read_pods(base64.b64decode(raw["binaryData"]["pods"])))
+
+                assert listed() == ["10.1.0.1"]
+                server.put(pod("new", "10.1.0.2"))
+                await until(lambda: listed() == ["10.1.0.1", "10.1.0.2"])
+                server.remove("Pod", "web", "shop")
+                await until(lambda: listed() == ["10.1.0.2"])
+                server.remove("RelayPolicy", "shops", NS)
+                await until(lambda: server.get("ConfigMap", "edge-pods", NS) is None)
+
+    asyncio.run(story())
+
+
+def test_a_name_that_is_somebody_elses_is_not_taken() -> None:
+    async def story() -> None:
+        async with FakeApi() as server:
+            foreign = {
+                "kind": "Service",
+                "metadata": {"name": "edge", "namespace": NS},
+                "spec": {"type": "ClusterIP"},
+            }
+            server.put(foreign)
+            server.put(mta())
+            async with operated(server) as (_, _):
+                await until(lambda: is_(server, "MTA", "edge", "Stalled", reason="ApplyFailed"))
+                assert "rename" in condition(server, "MTA", "edge", "Stalled")["message"]
+                assert server.get("Service", "edge", NS)["spec"] == {"type": "ClusterIP"}
+                assert server.names("Deployment") == ["edge"]
+
+    asyncio.run(story())
