@@ -142,7 +142,7 @@ class _Pod:
             if prepared is not None:
                 return prepared
             self._front.waiting, self._front.desired = why, self._source.desired
-            if why != told:
+            if why != told and self._source.has_looked:
                 told = why
                 self._events.waiting(why)
             with contextlib.suppress(TimeoutError):

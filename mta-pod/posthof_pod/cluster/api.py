@@ -142,7 +142,8 @@ class ApiServer:
                     raise _refusal(response.status, await response.read(), ref)
                 yield response
         except (aiohttp.ClientError, OSError, TimeoutError, ssl.SSLError) as error:
-            raise Away(f"the API server does not answer: {error or type(error).__name__}") from None
+            why = getattr(error, "os_error", error)  # the client library's own text prints its objects
+            raise Away(f"the API server does not answer: {why or type(error).__name__}") from None
         except msgspec.DecodeError as error:
             raise Away(f"the API server's answer cannot be read: {error}") from None
 

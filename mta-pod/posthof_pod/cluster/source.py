@@ -27,6 +27,10 @@ from posthof_pod.observe.events import Events
 LOOK = 2.0  # seconds between two looks at the mounted files
 FIRST = 5.0  # seconds a start waits for the API server before the mounted files count
 GRACE = 1.5  # seconds
+RESTORED = (
+    "the API server has an older configuration than the one in force (was it restored?): "
+    "the next change is taken again; a new pod takes what is there"
+)
 
 
 class Arrived(NamedTuple):
@@ -131,13 +135,7 @@ class ClusterSource:
 
     def _take_config(self) -> None:
         live, mounted = self._whole_live(), _whole(self._mounted.group("config"), False)
-        if is_older(live, self._config):
-            self._trouble["restored"] = (
-                "the API server has an older configuration than the one in force (was it restored?): "
-                "a change of the MTA, or a new pod, takes it"
-            )
-        else:
-            self._trouble.pop("restored", None)
+        self._note("restored", RESTORED if is_older(live, self._config) else "")
         found = newest(self._config, live, mounted)
         if found is not self._config:
             is_new = self._config is None or found is None or found.parts != self._config.parts
@@ -147,14 +145,22 @@ class ClusterSource:
 
     def _whole_live(self) -> Edition | None:
         """The API server's edition; one that cannot be read is told of."""
-        before = self._trouble.pop("config", "")
         try:
-            return _whole(self._live("config"), True)
+            found = _whole(self._live("config"), True)
         except shards.Unreadable as error:
-            self._trouble["config"] = f"the newest configuration cannot be used: {error}"
-        if self._trouble["config"] != before:
+            self._note("config", f"the newest configuration cannot be used: {error}")
+            return None
+        self._note("config", "")
+        return found
+
+    def _note(self, what: str, trouble: str) -> None:
+        """Something is wrong, or ("") right again: the next `load` tells."""
+        if trouble != self._trouble.get(what, ""):
             self._changed.set()
-        return None
+        if trouble:
+            self._trouble[what] = trouble
+        else:
+            self._trouble.pop(what, None)
 
     def _take_keys(self) -> None:
         live, mounted = self._live("keys"), self._mounted.group("keys")
@@ -175,9 +181,9 @@ class ClusterSource:
         try:
             pods = shards.read_pods(found.parts[0])
         except shards.Unreadable as error:
-            self._trouble["pods"] = str(error)
+            self._note("pods", f"the list of pods cannot be used: {error}")
             return
-        self._trouble.pop("pods", None)
+        self._note("pods", "")
         if pods != self.pods:
             self.pods = pods
             self._pods_changed.set()
