@@ -110,7 +110,9 @@ class Api:
         path = RESOURCES[kind].path(namespace)
         while True:
             raw = await self._json("GET", path, query=query, headers=headers, verb="list", kind=kind)
-            yield Page(raw["items"], raw["metadata"].get("resourceVersion", ""))
+            yield Page(
+                raw["items"] or [], raw["metadata"].get("resourceVersion", "")
+            )  # an empty list of metadata is null
             more = raw["metadata"].get("continue", "")
             if not more:
                 return

@@ -108,6 +108,9 @@ class Watches:
                 failures += 1
                 log.warning("watch of %s in %s: %s", subject.kind, subject.namespace or "the cluster", error)
                 await asyncio.sleep(pause)
+            except Exception:  # ours: a watch that ended in silence would be worse
+                log.exception("watch of %s in %s", subject.kind, subject.namespace or "the cluster")
+                await asyncio.sleep(BACKOFF[-1])
 
     async def _watch(self, subject: Subject, version: str) -> str:
         """One stream, until the server ends it. Returns the version to go on from."""
