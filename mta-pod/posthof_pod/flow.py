@@ -247,9 +247,14 @@ def _done(taken: Taken, envelope: Envelope, outcomes: list[Outcome], mta: Mta, t
 async def failed(due: list[Taken], setback: Setback, mta: Mta) -> None:
     """No session came about: the try ends for all of them with the same words."""
     status = Status.FAILED if setback.is_permanent else Status.DEFERRED
-    for taken in due:
-        envelope = await _envelope(taken, mta)
-        if envelope is None or _has_moved(taken, envelope, mta):
+    envelopes = await mta.spool.envelopes([taken.ref for taken in due])
+    for taken, envelope in zip(due, envelopes, strict=True):
+        if isinstance(envelope, Damaged | Gone | Failure):
+            _set_aside(taken, envelope, mta)
+            continue
+        if isinstance(envelope, Exception):
+            raise envelope
+        if _has_moved(taken, envelope, mta):
             continue
         outcomes = [
             Outcome(n, status, setback.reason, setback.code, setback.enhanced, setback.reply, setback.host)
@@ -332,14 +337,6 @@ async def _load(due: list[Taken], mta: Mta) -> list[Load]:
         permit = partial(_permit, taken, mta, None if taken.is_tried else mark)
         loads.append((taken, stored, Outgoing(envelope, taken.recipients, stored.trace, stored.body, permit)))
     return loads
-
-
-async def _envelope(taken: Taken, mta: Mta) -> Envelope | None:
-    try:
-        return await mta.spool.envelope(taken.ref)
-    except (Damaged, Gone, Failure) as error:
-        _set_aside(taken, error, mta)
-    return None
 
 
 def _set_aside(taken: Taken, error: Damaged | Gone | Failure, mta: Mta) -> None:

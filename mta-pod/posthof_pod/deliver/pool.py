@@ -38,7 +38,8 @@ TICK = 0.25  # seconds between looks at due times, idle sessions and probes
 TIDY = 60.0  # seconds between removals of what nothing needs any more
 LOCAL_SESSIONS = 8
 MOST_RESOLVING = 256  # routes looked up at once
-FAIL_GROUP = 100  # units sent back in one turn of the loop
+FAIL_GROUP = 50  # units sent back in one turn of the loop
+FAIL_GROUPS = 2  # at once: with a thousand hosts down, each would hold a group in memory and make the turn longer
 AFTER_FAULT = 300.0  # seconds until a unit whose end was lost by a fault of ours is tried again
 FOREVER = float("inf")
 
@@ -107,6 +108,7 @@ class Pool:
         self._tasks: set[asyncio.Task[None]] = set()
         self._to_resolve: deque[Line] = deque()
         self._resolving = 0
+        self._sending_back = asyncio.Semaphore(FAIL_GROUPS)
         self._is_kicked = False
         self._is_draining = False
         self._timer: asyncio.TimerHandle | None = None
@@ -599,14 +601,15 @@ class Pool:
         """Everything that is ready now for one destination ends its try with this setback."""
         left = line.ready
         while left > 0 and line.ready and not self._is_draining:
-            now = self._clock()
-            takens = [
-                taken
-                for _ in range(min(left, line.ready, FAIL_GROUP))
-                if (taken := self._backlog.take(line, now)) is not None
-            ]
-            left -= len(takens)
-            await self._report(takens, setback)
+            async with self._sending_back:
+                now = self._clock()
+                takens = [
+                    taken
+                    for _ in range(min(left, line.ready, FAIL_GROUP))
+                    if (taken := self._backlog.take(line, now)) is not None
+                ]
+                left -= len(takens)
+                await self._report(takens, setback)
             await asyncio.sleep(0)
 
     async def _report(self, takens: list[Taken], setback: Setback) -> None:

@@ -30,7 +30,7 @@ from .volume import Disk
 
 SLICE = 100  # messages told to the engine at once
 SHARE_LEAST = 0.004  # seconds of a turn of the loop that are spent on them
-SHARE_MOST = 0.02
+SHARE_MOST = 0.1
 LISTED = 16  # lanes looked at together
 LOADS_LAST = 0.1  # seconds
 DOTS_END = 2.0  # seconds after the fence until an unproven dead worker's dots have ended

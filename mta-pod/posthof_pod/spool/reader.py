@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -12,11 +13,21 @@ from .core import Core
 from .journal import TROUBLE
 from .lane import SETTLED, TRIED, Gone, Lane, Segment
 from .reading import Found, Place
-from .record import Damaged, Settle, State
+from .record import Accept, Damaged, Settle, State
 
 T = TypeVar("T")
 
 READS = 5  # times a read follows a message that is being moved
+
+
+def _try(place: partial[Found] | None) -> Accept | None:
+    """In a reader thread. None: it is to be asked for alone."""
+    if place is None:
+        return None
+    try:
+        return place().accept
+    except (OSError, Damaged):
+        return None
 
 
 class Reader:
@@ -49,6 +60,34 @@ class Reader:
             if found is not None:
                 return found
         raise Damaged(str(ref), "the record is not where it should be")
+
+    async def accepts(self, refs: Sequence[int]) -> list[Accept | Exception]:
+        """What was accepted, of many messages in one go. In place of one that cannot be had stands why."""
+        places = [self._place(ref) for ref in refs]
+        found = await self._core.read(lambda: [_try(place) for place in places])
+        return [
+            await self._accept_or_why(ref) if accept is None else accept
+            for ref, accept in zip(refs, found, strict=True)
+        ]
+
+    def _place(self, ref: int) -> partial[Found] | None:
+        """How to read it in the usual case."""
+        try:
+            lane, row = self.find(ref)
+        except Gone:
+            return None
+        segment, offset = lane.segment_at(lane.ordinals[row]), lane.offsets[row]
+        if offset >= segment.written:
+            return None
+        place = Place(layout.segment(lane.name, *segment.name), segment.nonce, offset)
+        return partial(reading.read_message, self._core.disk, place, lane.lengths[row], lane.numbers[row])
+
+    async def _accept_or_why(self, ref: int) -> Accept | Exception:
+        """The long way: it moved, or something is wrong with it."""
+        try:
+            return (await self.accept(ref)).accept
+        except (Damaged, Gone, Temporary) as why:
+            return why
 
     async def settle(self, ref: int) -> Settle | None:
         """Its last settle, where there was one since it was accepted or copied."""

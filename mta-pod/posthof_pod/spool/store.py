@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from typing import Any
 
@@ -455,6 +455,20 @@ class Spool:
     async def envelope(self, ref: int) -> Envelope:
         """Raises as `read` does."""
         return (self._cache.get(ref) or await self._read(ref)).envelope
+
+    async def envelopes(self, refs: Sequence[int]) -> list[Envelope | Exception]:
+        """As `envelope` of many, read in one go. Where one cannot be had stands what `read` would raise."""
+        cached = [self._cache.get(ref) for ref in refs]
+        missing = [ref for ref, stored in zip(refs, cached, strict=True) if stored is None]
+        found = iter(await self._reading.accepts(missing) if missing else ())
+        envelopes: list[Envelope | Exception] = []
+        for stored in cached:
+            if stored is not None:
+                envelopes.append(stored.envelope)
+            else:
+                accept = next(found)
+                envelopes.append(accept if isinstance(accept, Exception) else accept.envelope)
+        return envelopes
 
     async def state(self, ref: int) -> State:
         """Where its recipients stand, and why: the last settle, from the volume. Raises as `read` does."""
