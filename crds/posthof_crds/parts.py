@@ -206,21 +206,14 @@ def _of_namespace(ref: SecretRef, namespace: str) -> SecretRef:
 
 
 def _certificate(model: TLSCert, namespace: str) -> engine.Certificate:
-    """A pair in a Secret, whoever makes it: what the operator has made is in `<name>-tls`."""
+    """The pair is in `<name>-tls`, whoever made it. Also that of a secretRef: the operator checks what is put there,
+    and copies what can be served, so that a bad successor never reaches a pod, not even one that starts just then."""
     certificate = certificate_of(model, _NOWHERE)
-    pair = certificate.pair
-    if pair is None or pair.cert_secret is None or pair.key_secret is None:
-        pair = made_pair(model.metadata.name, namespace)
-    else:
-        pair = KeyPair(
-            cert_secret=_of_namespace(pair.cert_secret, namespace),
-            key_secret=_of_namespace(pair.key_secret, namespace),
-        )
-    return msgspec.structs.replace(certificate, self_signed=False, pair=pair)
+    return msgspec.structs.replace(certificate, self_signed=False, pair=made_pair(model.metadata.name, namespace))
 
 
 def made_pair(name: str, namespace: str) -> KeyPair:
-    """Where the operator keeps the pair of a TLSCert that it makes."""
+    """Where the operator keeps the pair of a TLSCert."""
     secret = f"{namespace}/{name}-tls"
     return KeyPair(
         cert_secret=SecretRef(name=secret, key="tls.crt"), key_secret=SecretRef(name=secret, key="tls.key")
