@@ -16,6 +16,7 @@ from posthof_crds.reasons import CONDITIONS, Condition, Reason
 from posthof_operator.resources import Raw
 
 Truth = Literal["True", "False", "Unknown"]
+_ON_THE_WAY = (Reason.ROLLING_OUT, Reason.CONVERGING, Reason.DELETING, Reason.CLAIM_PENDING, Reason.ISSUING)
 LONGEST = 2000  # characters of a message: a person reads it
 
 
@@ -77,10 +78,12 @@ def transitions(says: Iterable[Said], old: Sequence[Raw]) -> list[Said]:
     return [one for one in says if before.get(one.type) != (one.status, one.reason)]
 
 
-def is_good(kind: str, one: Said) -> bool:
-    """Whether it is as it should be: abnormal-true ones are good while they are not True."""
+def is_bad(kind: str, one: Said) -> bool:
+    """Whether somebody should look: not while a change is on its way, and not for what nobody knows yet."""
+    if one.status == "Unknown" or one.type is Condition.RECONCILING or one.reason in _ON_THE_WAY:
+        return False
     is_abnormal = any(text.type == one.type and text.is_only_while_true for text in CONDITIONS[kind])
-    return one.is_true != is_abnormal
+    return one.is_true == is_abnormal
 
 
 def of_types(conditions: Iterable[Raw], types: Collection[str]) -> list[Raw]:

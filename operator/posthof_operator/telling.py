@@ -50,6 +50,6 @@ async def tell(world: World, raw: Raw, says: Sequence[Said], fields: Raw, voice:
     answer = await world.api.apply_status(key, status, manager=voice.manager)
     world.store.put(key.kind, answer)
     for one in conditions.transitions(says, old.get("conditions", ())):
-        post = world.records.normal if conditions.is_good(key.kind, one) else world.records.warning
+        post = world.records.warning if conditions.is_bad(key.kind, one) else world.records.normal
         await post(key, raw["metadata"]["uid"], str(one.reason), f"{one.type} is {one.status}: {one.message}")
     return True

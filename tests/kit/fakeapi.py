@@ -283,7 +283,7 @@ class FakeApi:
             metadata["continue"] = str(end)
         items = found[begin:end]
         if "PartialObjectMetadata" in http.headers.get("Accept", ""):
-            items = [_metadata_only(one) for one in items]
+            items = [_metadata_only(one) for one in items] or None  # as the real one does
         return {
             "kind": f"{resource.kind}List",
             "apiVersion": resource.api_version,

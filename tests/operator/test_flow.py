@@ -69,6 +69,10 @@ def is_(server: FakeApi, kind: str, name: str, type_: str, status: str = "True",
     return found.get("status") == status and reason in ("", found.get("reason"))
 
 
+def events(server: FakeApi) -> list[str]:
+    return [server.get("Event", name, NS)["reason"] for name in server.names("Event")]
+
+
 def config_of(server: FakeApi) -> Any:
     found = {n: server.get("ConfigMap", f"edge-config-{n}", NS) for n in range(8)}
     return read_config({n: base64.b64decode(raw["binaryData"]["config"]) for n, raw in found.items() if raw})
@@ -166,8 +170,7 @@ def test_a_change_is_in_the_shards_and_pods_that_lag_are_waited_for() -> None:
                 pods.lag["edge-0"], pods.refuse["edge-0"] = "old", "port 25 cannot be bound"
                 await until(lambda: is_(server, "MTA", "edge", "ConfigConverged", "False", "ConfigRefused"))
                 assert "port 25 cannot be bound" in condition(server, "MTA", "edge", "Ready")["message"]
-                told = [server.get("Event", name, NS)["reason"] for name in server.names("Event")]
-                assert told.count("ConfigRefused") == 1
+                await until(lambda: events(server).count("ConfigRefused") == 1)
 
     asyncio.run(story())
 
