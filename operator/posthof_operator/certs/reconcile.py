@@ -89,10 +89,10 @@ class Certificates:
 
     async def _snapshot(self, wish: Wish, raw: Raw, world: World) -> Snapshot:
         result = await world.api.get("Secret", wish.namespace, wish.result)
-        is_given = wish.source is Source.SECRET and wish.secret == wish.result
+        is_given = (wish.source, wish.secret) == (Source.SECRET, wish.result) and wish.has_usual_keys
         snapshot = Snapshot(
             wish,
-            current=_pair(result, wish.cert_key, wish.private_key_key) if is_given else _pair(result),
+            current=_pair(result),
             is_foreign=result is not None and not is_given and not _is_ours(result, raw),
         )
         if wish.source is Source.CERT_MANAGER:

@@ -54,6 +54,11 @@ class Wish(NamedTuple):
         """The Secret that pods are served from."""
         return f"{self.name}-tls"
 
+    @property
+    def has_usual_keys(self) -> bool:
+        """The pair is under the keys that Secrets of type kubernetes.io/tls have."""
+        return (self.cert_key, self.private_key_key) == ("tls.crt", "tls.key")
+
 
 class Unreadable(Exception):
     """The object is not a TLSCert that means something in a cluster. The text says what to write instead."""
