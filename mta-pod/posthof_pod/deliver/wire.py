@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from weakref import WeakKeyDictionary
 
 from posthof_pod.model import Reason
+from posthof_pod.outbox import outbox_of
 from posthof_pod.smtp.replyline import Broken, PeerReply, ReplyReader
 
 FOREVER = float("inf")
@@ -36,6 +37,7 @@ class Wire(asyncio.Protocol):
         "_need",
         "_patience",
         "_period",
+        "_put",
         "_reader",
         "_time",
         "_waiter",
@@ -54,6 +56,7 @@ class Wire(asyncio.Protocol):
     def __init__(self, loop: asyncio.AbstractEventLoop, period: float) -> None:
         self._loop = loop
         self._time = loop.time
+        self._put = outbox_of(loop).put
         self._period = period  # seconds between two looks at the deadline
         self._reader = ReplyReader()
         self._waiter: asyncio.Future[None] | None = None
@@ -80,12 +83,12 @@ class Wire(asyncio.Protocol):
     def say(self, data: bytes | memoryview, owed: int) -> None:
         """Write; the peer owes this many replies for it."""
         self.owed += owed
-        self.transport.write(data)
+        self._put(self.transport, data)
 
     def say_pieces(self, pieces: Sequence[bytes | memoryview], owed: int) -> None:
         """Write several pieces as one, uncopied."""
         self.owed += owed
-        self.transport.writelines(pieces)
+        self._put(self.transport, pieces)
 
     async def replies(self, count: int, label: str, patience: float, last: float = 0.0) -> list[PeerReply]:
         """The next `count` replies, fewer where the wire is over, taken out of the inbox. Times as in `arrival`."""

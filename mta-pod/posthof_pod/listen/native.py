@@ -34,6 +34,7 @@ from posthof_pod.listen.reception import (
 )
 from posthof_pod.listen.steps import PENDING, run
 from posthof_pod.listen.timers import Wheel
+from posthof_pod.outbox import outbox_of
 from posthof_pod.replies import Reply
 from posthof_pod.smtp.server import Dialogue, Gate, Request
 
@@ -81,6 +82,7 @@ class NativeListener:
             blob_threshold=blob_threshold,
             clock=self.clock,
         )
+        self.outbox = outbox_of(self.loop)
         self.connections: set[Connection] = set()
         self.wheel: Wheel[Connection] = Wheel(self.clock(), tick)
         self._tick = tick
@@ -142,6 +144,7 @@ class Connection(asyncio.Protocol):
         "_house",
         "_phase",
         "_reason",
+        "_say",
         "_slot",
         "_transport",
     )
@@ -154,6 +157,7 @@ class Connection(asyncio.Protocol):
         self._early = b""  # what came before the dialogue could take it
         self._holds = 0
         self._clock = house.clock
+        self._say = house.outbox.put
         self._heard = self._begun = house.clock()
         self._slot = 0
         self._dropped = 0
@@ -184,7 +188,7 @@ class Connection(asyncio.Protocol):
         try:
             replies = dialogue.feed(data)
             if replies:
-                self._transport.write(replies)
+                self._say(self._transport, replies)
             if dialogue.request:
                 self._serve(dialogue)
             elif not dialogue.rest:
@@ -258,7 +262,7 @@ class Connection(asyncio.Protocol):
         self._phase = _TALK
         self._heard = self._clock()
         if greeting:
-            self._transport.write(greeting)
+            self._say(self._transport, greeting)
         early, self._early = self._early, b""
         if early:
             self.data_received(early)
@@ -267,6 +271,7 @@ class Connection(asyncio.Protocol):
 
     def _start_tls(self, dialogue: Dialogue) -> None:
         """RFC 3207, RFC 8314. The transport reads nothing for us until it is done."""
+        self._house.outbox.flush()  # what is still in the clear
         is_first = not dialogue.commands
         early, self._early = self._early, b""
         self._phase = _HANDSHAKE
@@ -322,7 +327,7 @@ class Connection(asyncio.Protocol):
                     return
                 replies = dialogue.resume(result)
                 if replies:
-                    self._transport.write(replies)
+                    self._say(self._transport, replies)
             elif request is _START_TLS:
                 self._start_tls(dialogue)
                 return
@@ -341,13 +346,14 @@ class Connection(asyncio.Protocol):
             if self._phase != _TALK:  # the client went away meanwhile
                 return
             if replies:
-                self._transport.write(replies)
+                self._say(self._transport, replies)
             if self._holds:
                 self._let_go(_ANSWER_IS_DUE)
             if dialogue.request:
                 self._serve(dialogue)
             self._heard = self._clock()
             if self._has_eof and not dialogue.request:
+                self._house.outbox.flush()
                 self._transport.close()
         except Exception as error:
             self._broken(error)
@@ -375,7 +381,7 @@ class Connection(asyncio.Protocol):
             return
         replies = dialogue.part(reply)
         if replies:
-            self._transport.write(replies)
+            self._say(self._transport, replies)
         if dialogue.request and dialogue.request is not _WAIT:
             self._reason = "shutdown"
             self._serve(dialogue)
@@ -399,7 +405,7 @@ class Connection(asyncio.Protocol):
         elif self._phase == _TALK and dialogue is not None and not self._holds:
             self._watch_over(now)
             self._reason = "timeout"
-            self._transport.write(dialogue.expire(TIMED_OUT))
+            self._say(self._transport, dialogue.expire(TIMED_OUT))
             self._part_with(dialogue)
         else:
             self.abort("timeout")
@@ -415,6 +421,7 @@ class Connection(asyncio.Protocol):
         if dialogue.has_quit or self._house.is_draining:
             self._phase = _LINGER
             self._heard = self._clock()
+            self._house.outbox.flush()
             self._transport.close()
         else:
             self._say_farewell(b"")
@@ -423,7 +430,8 @@ class Connection(asyncio.Protocol):
         """Writes, then reads and drops until the client closes too, or LINGER is over."""
         transport = self._transport
         if last:
-            transport.write(last)
+            self._say(transport, last)
+        self._house.outbox.flush()
         self._phase = _LINGER
         self._heard = self._clock()
         self._early = b""
