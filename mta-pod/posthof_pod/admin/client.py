@@ -2,7 +2,7 @@
 
 Where it asks: `--admin URL`, else POSTHOF_ADMIN, else the MTA in `-f DIR`, else http://127.0.0.1:8025.
 The token: POSTHOF_TOKEN, else `<state_dir>/admin.token`; the state folder comes from `-f DIR`, else POSTHOF_STATE,
-else `var/state` and `var` here, else /var/lib/posthof.
+else `var/state` and `var` here, else /run/posthof (a pod's), else /var/lib/posthof.
 """
 
 from __future__ import annotations
@@ -12,19 +12,32 @@ import http.client
 import os
 import urllib.parse
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from posthof_pod.admin import token
 
 DEFAULT = "http://127.0.0.1:8025"
-STATE_DIRS = ("var/state", "var", "/var/lib/posthof/state", "/var/lib/posthof")
+STATE_DIRS = ("var/state", "var", "/run/posthof", "/var/lib/posthof/state", "/var/lib/posthof")
 SECONDS = 60.0
 
 
 class AdminError(Exception):
     """The text is for the person at the terminal."""
+
+
+class House(Protocol):
+    """Whom the commands ask: one house, or all pods of an MTA as one. Everything raises AdminError."""
+
+    def get(self, path: str, query: dict[str, Any] | None = None) -> Any:
+        """The decoded JSON of a GET."""
+
+    def post(self, path: str, body: object) -> Any:
+        """The decoded JSON of a POST."""
+
+    def request(self, method: str, path: str, body: bytes | None = None) -> bytes:
+        """The body of an answer."""
 
 
 class AdminClient:
@@ -39,15 +52,20 @@ class AdminClient:
 
     def get(self, path: str, query: dict[str, Any] | None = None) -> Any:
         """The decoded JSON of a GET; lists in `query` repeat their key, empty values are left out."""
-        given = {key: value for key, value in (query or {}).items() if value not in ("", None, [])}
-        text = urllib.parse.urlencode(given, doseq=True)
-        return msgspec.json.decode(self.request("GET", f"{path}?{text}" if text else path))
+        return msgspec.json.decode(self.request("GET", full_path(path, query)))
 
     def post(self, path: str, body: object) -> Any:
         return msgspec.json.decode(self.request("POST", path, msgspec.json.encode(body)))
 
     def request(self, method: str, path: str, body: bytes | None = None) -> bytes:
-        """The body of the answer."""
+        """The body of the answer. Raises AdminError where it is a refusal."""
+        status, content = self.exchange(method, path, body)
+        if status >= 400:
+            raise AdminError(refusal(status, content))
+        return content
+
+    def exchange(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+        """Status and body of the answer. Raises AdminError where there is none."""
         headers = {"Content-Type": "application/json"}
         if self.secret:
             headers["Authorization"] = f"Bearer {self.secret}"
@@ -63,12 +81,17 @@ class AdminClient:
             ) from error
         finally:
             connection.close()
-        if response.status >= 400:
-            raise AdminError(_refusal(response.status, content))
-        return content
+        return response.status, content
 
 
-def _refusal(status: int, content: bytes) -> str:
+def full_path(path: str, query: dict[str, Any] | None) -> str:
+    """With the query; lists repeat their key, empty values are left out."""
+    given = {key: value for key, value in (query or {}).items() if value not in ("", None, [])}
+    text = urllib.parse.urlencode(given, doseq=True)
+    return f"{path}?{text}" if text else path
+
+
+def refusal(status: int, content: bytes) -> str:
     try:
         told = msgspec.json.decode(content)
         text = str(told.get("error") or "; ".join(told.get("errors", []))) if isinstance(told, dict) else ""

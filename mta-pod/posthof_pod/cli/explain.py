@@ -1,21 +1,28 @@
 """`posthof explain --from A --to B [--client IP]`: what would become of this mail, and why.
 
-Asks the same code as a worker does (admit/policy, admit/recipients, admit/route, resolve/), with the manifests of the
-folder, and sends nothing. DNS is asked for the hosts; `--no-dns` leaves that out. Exit 0: taken, 1: refused.
+Asks the same code as a worker does (admit/policy, admit/recipients, admit/route, resolve/) and sends nothing: with
+the manifests of the folder, or with `--running` (in a pod always) with what the house here runs. DNS is asked for the
+hosts; `--no-dns` leaves that out. Exit 0: taken, 1: refused.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import random
+import sys
 import time
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from posthof_crds import names
 from posthof_crds.engine import ActionKind, EngineConfig, ListenerRole, RecipientCheck, TLSLevel
+from posthof_pod.admin import client
 from posthof_pod.admit.policy import CompiledPolicy, Explanation, Facts, Verdict, headers_of
 from posthof_pod.admit.recipients import Recipients
 from posthof_pod.admit.route import Routes
@@ -35,31 +42,33 @@ _DNS_SECONDS = 20.0
 
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("explain", help="which rule decides about a mail, and where it would go")
+    add_question(parser)
+    parser.add_argument("--running", action="store_true", help="ask the running house and not a folder")
+    client.add_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def add_question(parser: argparse.ArgumentParser) -> None:
+    """What is asked: the same for manifests, a running house, and an MTA in a cluster."""
     parser.add_argument("--from", dest="sender", metavar="ADDRESS", default="", help="the sender; default: <>")
     parser.add_argument("--to", dest="recipient", metavar="ADDRESS", required=True, help="the recipient")
     parser.add_argument("--client", metavar="IP", default="", help="the client's address; default: not known")
     parser.add_argument("--role", choices=["MX", "Internal"], help="the listener's role; default: the first one's")
     parser.add_argument("--header", action="append", default=[], metavar="NAME: VALUE", help="a header of the mail")
     parser.add_argument("--no-dns", action="store_true", help="do not look up hosts")
-    parser.add_argument("-f", "--folder", metavar="DIR", default=".", help="the folder of manifests (default: .)")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """The exit status."""
-    from posthof_crds.compile import compile as compile_manifests
-    from posthof_crds.load import load
-    from posthof_crds.problems import Invalid
-
-    try:
-        config = compile_manifests(load(Path(args.folder)), Path.cwd())
-    except Invalid as invalid:
-        check.tell("error", invalid.errors)
+    policy = _running(args) if args.running or _is_in_pod(args) else _of_folder(args)
+    if policy is None:
         return 1
-    facts = _facts(args, config)
-    policy = CompiledPolicy(config)
+    facts = _facts(args, policy.config)
+    doubted = facts.client if policy.is_doubtful(facts.role) else ""
+    question = [*_question(facts, doubted), ""]
+    facts = facts._replace(client="") if doubted else facts
     answer = _taken(policy, facts)
-    for line in [*_question(facts), "", *_rules(policy.explain(facts), facts), ""]:
+    for line in [*question, *_rules(policy.explain(facts, doubted=doubted), facts), ""]:
         print(line)
     if isinstance(answer, Reply):
         print(f"At RCPT TO it is refused: {answer}")
@@ -67,6 +76,37 @@ def run(args: argparse.Namespace) -> int:
     for line in asyncio.run(_ways(policy, facts, answer, with_dns=not args.no_dns)):
         print(line)
     return 0
+
+
+def _is_in_pod(args: argparse.Namespace) -> bool:
+    return bool(os.environ.get("POSTHOF_MTA")) and not args.folder
+
+
+def _of_folder(args: argparse.Namespace) -> CompiledPolicy | None:
+    """What the manifests of a folder say; None: they have errors, which are told."""
+    from posthof_crds.compile import compile as compile_manifests
+    from posthof_crds.load import load
+    from posthof_crds.problems import Invalid
+
+    try:
+        return CompiledPolicy(compile_manifests(load(Path(args.folder or ".")), Path.cwd()))
+    except Invalid as invalid:
+        check.tell("error", invalid.errors)
+        return None
+
+
+def _running(args: argparse.Namespace) -> CompiledPolicy | None:
+    """What runs, and in which selections of pods the client is."""
+    try:
+        house = client.connect(args)
+        policy = CompiledPolicy(msgspec.convert(house.get("/api/v1/config")["config"], EngineConfig))
+        if args.client:
+            pods = house.get(f"/api/v1/client/{urllib.parse.quote(args.client, safe='')}")["pods"]
+            policy.know_pods({args.client: tuple(pods)})
+    except client.AdminError as error:
+        print(error, file=sys.stderr)
+        return None
+    return policy
 
 
 def _facts(args: argparse.Namespace, config: EngineConfig) -> Facts:
@@ -87,9 +127,12 @@ def _taken(policy: CompiledPolicy, facts: Facts) -> Reply | tuple[Recipient, ...
     return answer
 
 
-def _question(facts: Facts) -> Iterator[str]:
-    client = f"client {facts.client}" if facts.client else "a client without an address (--client)"
-    yield f"From <{facts.sender}> to <{facts.recipient}>, {client}, listener role {facts.role}"
+def _question(facts: Facts, doubted: str) -> Iterator[str]:
+    came = f"client {facts.client}" if facts.client else "a client without an address (--client)"
+    yield f"From <{facts.sender}> to <{facts.recipient}>, {came}, listener role {facts.role}"
+    if doubted:
+        yield "No rule believes this address: mail to this role may come through a node's address translation"
+        yield "(the MTA's condition ClientIPPreserved), so what looks like a trusted client may be anybody."
 
 
 def _rules(explanation: Explanation, facts: Facts) -> Iterator[str]:

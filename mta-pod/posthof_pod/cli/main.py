@@ -18,12 +18,14 @@ COMMANDS = {
     "check": "validate the manifests and print what they mean",
     "explain": "which rule decides about a mail, and where it would go",
     "queue": "what waits, and why; flush, hold, release, delete",
+    "status": "is the running house well, what does it run, what waits",
     "trace": "the life of a message that is queued or recently left",
     "send": "send a test mail",
     "roundtrip": "send a mail and wait until it comes back",
     "sendmail": "take a message as sendmail(1) does",
     "mailq": "show the queue as mailq(1) does",
     "spool": "look into a spool: verify it, read its records",
+    "api": "one raw question to the admin API",
 }
 
 

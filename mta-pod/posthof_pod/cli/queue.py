@@ -27,6 +27,13 @@ _DONE = {"flush": "flushed", "hold": "held", "release": "released", "delete": "d
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("queue", help="what waits, and why; flush, hold, release, delete")
     client.add_arguments(parser)
+    for action in add_actions(parser):
+        client.add_arguments(action, again=True)
+    parser.set_defaults(run=run)
+
+
+def add_actions(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
+    """list, show, flush ...: the same for one house and for all pods of an MTA."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="the oldest messages that wait")
     _add_filter(listing)
@@ -41,9 +48,7 @@ def add_parser(subparsers: Any) -> None:
         change.add_argument("ids", metavar="ID", nargs="*", help="messages by their ids")
         _add_filter(change)
         change.add_argument("--all", action="store_true", help="every message")
-    for action in actions.choices.values():
-        client.add_arguments(action, again=True)
-    parser.set_defaults(run=run)
+    return list(actions.choices.values())
 
 
 def _add_filter(parser: argparse.ArgumentParser) -> None:
@@ -56,18 +61,22 @@ def _add_filter(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """The exit status: 1 where nothing was found or the house does not answer."""
     try:
-        house = client.connect(args)
-        if args.action == "list":
-            return _list(house, args)
-        if args.action == "show":
-            return _show(house, args)
-        return _change(house, args)
+        return ask(client.connect(args), args)
     except client.AdminError as error:
         print(error, file=sys.stderr)
         return 1
 
 
-def _list(house: client.AdminClient, args: argparse.Namespace) -> int:
+def ask(house: client.House, args: argparse.Namespace) -> int:
+    """Do what the arguments say with a house, or several as one. Raises AdminError."""
+    if args.action == "list":
+        return _list(house, args)
+    if args.action == "show":
+        return _show(house, args)
+    return _change(house, args)
+
+
+def _list(house: client.House, args: argparse.Namespace) -> int:
     query = {name: getattr(args, name) for name in ("sender", "recipient", "destination", "state", "limit")}
     answer = house.get("/api/v1/queue", query)
     if args.json:
@@ -78,7 +87,7 @@ def _list(house: client.AdminClient, args: argparse.Namespace) -> int:
     return 0
 
 
-def _show(house: client.AdminClient, args: argparse.Namespace) -> int:
+def _show(house: client.House, args: argparse.Namespace) -> int:
     if args.content:
         sys.stdout.buffer.write(house.request("GET", f"/api/v1/queue/{args.id}/content"))
         return 0
@@ -91,7 +100,7 @@ def _show(house: client.AdminClient, args: argparse.Namespace) -> int:
     return 0
 
 
-def _change(house: client.AdminClient, args: argparse.Namespace) -> int:
+def _change(house: client.House, args: argparse.Namespace) -> int:
     wanted = QueueFilter(
         ids=args.ids,
         sender=args.sender,
@@ -120,8 +129,13 @@ def table(page: QueuePage, now: float) -> list[str]:
     if page.total > len(page.items):
         lines.append(f"... and {page.total - len(page.items)} more (--limit)")
     if page.missing:
-        lines.append(f"no answer from worker {', '.join(page.missing)}: its messages are missing here")
+        lines.append(f"no answer from {named(page.missing)}: its messages are missing here")
     return lines
+
+
+def named(missing: list[str]) -> str:
+    """ "worker 2", "pod edge-x"."""
+    return ", ".join(one if " " in one else f"worker {one}" for one in missing)
 
 
 def _row(item: QueueItem, now: float) -> tuple[str, ...]:

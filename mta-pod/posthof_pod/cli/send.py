@@ -225,6 +225,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="send a test mail and show what the server answers",
         description="Send one mail over SMTP and show what the server answers.",
     )
+    add_options(parser)
+    parser.set_defaults(run=run)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What is sent, and how: the same here and into an MTA of a cluster."""
     parser.add_argument("--from", dest="sender", metavar="A", help="the sender; <> is the null sender")
     parser.add_argument(
         "--to", dest="recipients", metavar="B", action="append", required=True, help="may be repeated"
@@ -239,7 +245,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--notify", default="", metavar="WHEN", help="never, or of success,failure,delay (RFC 3461)")
     parser.add_argument("--ret", default="", choices=("full", "hdrs"), help="what a report sends back (RFC 3461)")
     parser.add_argument("-v", "--verbose", action="store_true", help="show the dialogue")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -250,7 +255,7 @@ def run(args: argparse.Namespace) -> int:
         notify = notify_of(args.notify)
         check(sender, *recipients)
         if args.file:
-            content = wire(_read(args.file))
+            content = wire(read(args.file))
         else:
             content = compose(sender, recipients, args.subject, args.body)
         options = Options(notify, args.ret.upper(), helo=args.helo, starttls=args.starttls)
@@ -267,7 +272,7 @@ def run(args: argparse.Namespace) -> int:
     return EX_OK
 
 
-def _read(file: str) -> bytes:
+def read(file: str) -> bytes:
     try:
         return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:

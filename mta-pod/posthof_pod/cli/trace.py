@@ -12,26 +12,36 @@ import msgspec
 
 from posthof_pod.admin import client
 from posthof_pod.admin.waiting import QueueItem
-from posthof_pod.cli.queue import details
+from posthof_pod.cli.queue import details, named
 from posthof_pod.observe.line import Line, readable, wants_colour
 
 
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("trace", help="the life of a message that is queued or recently left")
     client.add_arguments(parser)
+    add_words(parser)
+    parser.set_defaults(run=run)
+
+
+def add_words(parser: argparse.ArgumentParser) -> None:
+    """What is looked for: the same for one house and for all pods of an MTA."""
     parser.add_argument("wanted", metavar="ID|ADDRESS|@DOMAIN|MESSAGE-ID", help="what to look for")
     parser.add_argument("--limit", type=int, default=1000, metavar="N", help="at most N events (default: 1000)")
     parser.add_argument("--json", action="store_true", help="print the answer as JSON")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """The exit status: 1 where nothing is known of it."""
     try:
-        answer = client.connect(args).get("/api/v1/trace", {"q": args.wanted, "limit": args.limit})
+        return ask(client.connect(args), args)
     except client.AdminError as error:
         print(error, file=sys.stderr)
         return 1
+
+
+def ask(house: client.House, args: argparse.Namespace) -> int:
+    """Search a house, or several as one. Raises AdminError."""
+    answer = house.get("/api/v1/trace", {"q": args.wanted, "limit": args.limit})
     if args.json:
         print(msgspec.json.format(msgspec.json.encode(answer), indent=2).decode())
         return 0
@@ -54,4 +64,4 @@ def lines(answer: dict[str, Any], now: float, *, colour: bool = False) -> Iterat
         yield from details(item, now)
     missing = answer.get("missing", [])
     if missing:
-        yield f"no answer from worker {', '.join(missing)}: what it knows is missing here"
+        yield f"no answer from {named(missing)}: what it knows is missing here"
