@@ -258,11 +258,7 @@ def crd_template(text: str, condition: str, keep: str) -> str:
     lines = [line for line in literal.splitlines() if not line.startswith("#")]
     at = lines.index("metadata:") + 1
     block = ["  labels:", "    app.kubernetes.io/name: posthof", "    app.kubernetes.io/part-of: posthof"]
-    if "  annotations:" in lines:
-        at = lines.index("  annotations:")
-        lines.pop(at)
-    block += ["  annotations:", f"    {{{{- if {keep} }}}}", "    helm.sh/resource-policy: keep", "    {{- end }}"]
-    block += ["    posthof.dev/chart: {{ .Chart.Name }}-{{ .Chart.Version }}"]
+    block += [f"  {{{{- if {keep} }}}}", "  annotations:", "    helm.sh/resource-policy: keep", "  {{- end }}"]
     made = lines[:at] + block + lines[at:]
     head = "{{- /* Copied from crds/ by scripts/chart.py. */}}\n"
     body = "\n".join(made)

@@ -46,7 +46,8 @@ def story(stage: Stage) -> None:
     for chart in (CRD_CHART, CHART):
         more = ["--set", "crds.enabled=false"] if chart == CHART else []
         rendered = helm("template", "posthof", str(chart), "-n", stage.namespace, "--no-hooks", *more)
-        stage.place.kubectl("apply", "--dry-run=server", "--server-side", "-f", "-", given=rendered)
+        how = ("--dry-run=server", "--server-side", "--force-conflicts")  # a release may own them already
+        stage.place.kubectl("apply", *how, "-f", "-", given=rendered)
 
 
 def refusal(stage: Stage, setting: str) -> str:
