@@ -22,6 +22,7 @@ Rules
   changes without it. An address that is told nowhere is in none.
 - Queued mail is asked about again when its pod may be gone and its address another's: the rule that took it keeps
   its workloads. An address that came over a role whose listeners do not vouch counts for no other rule.
+  A foreign rule never takes over mail that another rule took.
 - Headers are unknown at RCPT TO. A rule with `headers` is then undecided: the recipient is taken if a later rule, or
   the undecided rule itself, would take it, and `is_final` is False: ask again with the headers after DATA.
 
@@ -362,8 +363,8 @@ class CompiledPolicy:
         subject = self._subject(facts, local, domain)
         believed = subject if facts.role not in self._doubtful else subject._replace(sources=0)
         for each in asked:
-            if each.lets_out:
-                is_decided = each.rule.name == decided
+            is_decided = each.rule.name == decided
+            if each.lets_out and (is_decided or not each.rule.is_foreign):
                 if is_decided and self._has_sources:
                     part = each.fails(subject._replace(sources=subject.sources | each.pods_bit))
                 else:
