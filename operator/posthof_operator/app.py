@@ -33,6 +33,7 @@ from posthof_operator.reports import Reporters
 from posthof_operator.settings import Settings
 from posthof_operator.store import Store
 from posthof_operator.watches import Watches
+from posthof_operator.webhook.keeper import Keeper
 from posthof_operator.workloads import Workloads
 from posthof_operator.workqueue import WorkQueue
 from posthof_operator.world import Postponed, Prepared, Reconciler, World
@@ -119,6 +120,7 @@ async def work(world: World, access: Access, *, election: Election, canary: Cana
             group.create_task(crew.work(world, settings.workers), name="crew"),
             group.create_task(_list_again(world), name="lists"),
             group.create_task(canary.run(), name="canary"),
+            group.create_task(Keeper(settings).run(world), name="webhook certificate"),
         ]
         await watch.run(stop)  # kopf takes the signals from here on, and returns when one came
         stop.set()

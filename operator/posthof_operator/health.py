@@ -95,15 +95,18 @@ class Canary:
 
 
 @contextlib.asynccontextmanager
-async def serve(settings: Settings, metrics: Metrics, is_alive: Callable[[], str]) -> AsyncIterator[int]:
-    """Answer while the block runs; gives the port. `is_alive()` is "" or what is wrong."""
+async def serve(
+    settings: Settings, metrics: Metrics, is_alive: Callable[[], str], is_ready: Callable[[], str] = lambda: ""
+) -> AsyncIterator[int]:
+    """Answer while the block runs; gives the port. `is_alive()` and `is_ready()` are "" or what is wrong."""
 
     async def healthz(_: web.Request) -> web.Response:
         wrong = is_alive()
         return web.Response(text=f"{wrong or 'ok'}\n", status=503 if wrong else 200)
 
     async def readyz(_: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
+        wrong = is_ready()
+        return web.Response(text=f"{wrong or 'ok'}\n", status=503 if wrong else 200)
 
     async def show(_: web.Request) -> web.Response:
         return web.Response(body=metrics.text(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})

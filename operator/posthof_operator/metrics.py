@@ -28,6 +28,7 @@ class Metrics:
         self.errors = Counter("errors", "Reconciles that will be tried again, by reason.", ["room", "reason"], **made)
         self.requests = Counter("api_requests", "Requests to the API server.", ["verb", "kind", "status"], **made)
         self.applies = Counter("applies", "Children applied, by kind.", ["kind"], **made)
+        self.reviews = Counter("reviews", "Objects the webhook was asked about.", ["kind", "result"], **made)
         self.depth = Gauge("queue_depth", "Objects that wait for a reconcile now.", **made)
         self.delayed = Gauge("queue_delayed", "Objects with a reconcile planned for later.", **made)
         self.objects = Gauge("objects", "Objects known, by kind.", ["kind"], **made)

@@ -33,6 +33,9 @@ class Settings:
     webhook_service: str = ""
     """POSTHOF_WEBHOOK_SERVICE: the Service in front of the webhook's pods; empty: there is no webhook."""
 
+    webhook_registration: str = ""
+    """POSTHOF_WEBHOOK_CONFIGURATION: the ValidatingWebhookConfiguration; empty: as the chart calls it."""
+
     metrics_port: int = 8080
     """POSTHOF_METRICS_PORT: health and metrics; 0: any free port, for tests."""
 
@@ -49,6 +52,13 @@ class Settings:
     """POSTHOF_RELIST: seconds between lists that find what no watch told of."""
 
     @property
+    def webhook_configuration(self) -> str:
+        """The ValidatingWebhookConfiguration whose certificate we keep. The chart's name for what is of the whole
+        cluster: namespace and release, at most 60 characters."""
+        release = self.webhook_service.removesuffix("-webhook")
+        return self.webhook_registration or f"{self.namespace}-{release}"[:60].removesuffix("-")
+
+    @property
     def is_cluster_wide(self) -> bool:
         return not self.watch
 
@@ -62,6 +72,7 @@ def from_environment(environment: Mapping[str, str] = os.environ, *, namespace: 
         pod_image=environment.get("POSTHOF_POD_IMAGE", "") or base.pod_image,
         resolver=_list(environment.get("POSTHOF_RESOLVER", "")),
         webhook_service=environment.get("POSTHOF_WEBHOOK_SERVICE", ""),
+        webhook_registration=environment.get("POSTHOF_WEBHOOK_CONFIGURATION", ""),
         metrics_port=int(_number(environment, "POSTHOF_METRICS_PORT", base.metrics_port, 0, 65535)),
         webhook_port=int(_number(environment, "POSTHOF_WEBHOOK_PORT", base.webhook_port, 0, 65535)),
         workers=int(_number(environment, "POSTHOF_WORKERS", base.workers, 1, 64)),
