@@ -120,6 +120,11 @@ async def serve(
     try:
         site = web.TCPSite(runner, None, settings.metrics_port)
         await site.start()
-        yield runner.addresses[0][1]
+        yield port_of(runner)
     finally:
         await runner.cleanup()
+
+
+def port_of(runner: web.AppRunner) -> int:
+    """Of the IPv4 socket where there is one: with port 0 (tests) each family has a port of its own."""
+    return int(min(runner.addresses, key=lambda address: ":" in address[0])[1])

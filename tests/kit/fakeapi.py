@@ -41,6 +41,7 @@ KEYS = {
     "volumeMounts": "mountPath",
     "ownerReferences": "uid",
     "conditions": "type",
+    "webhooks": "name",
 }
 SETS = {"finalizers"}
 WITHOUT_GENERATION = ("ConfigMap", "Secret", "Event", "Lease", "Role", "RoleBinding", "ServiceAccount", "Namespace")

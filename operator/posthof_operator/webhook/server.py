@@ -164,7 +164,7 @@ async def serve(settings: Settings, api: Api, metrics: Metrics) -> AsyncIterator
         site = web.TCPSite(runner, None, settings.webhook_port, ssl_context=identity.context)
         await site.start()
         async with health.serve(settings, metrics, lambda: "", is_ready) as port:
-            yield runner.addresses[0][1], port
+            yield health.port_of(runner), port
     finally:
         for task in tasks:
             task.cancel()
