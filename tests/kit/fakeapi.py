@@ -22,7 +22,7 @@ import itertools
 import json
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -163,11 +163,19 @@ class FakeApi:
         """All watches so far get 410."""
         self._oldest = self._now + 1
 
-    def deployed(self, name: str, namespace: str, *, ip: str = "127.0.0.1", node: str = "node-a") -> list[str]:
-        """Play the Deployment controller and the kubelet: as many ready pods as are wanted. Returns their names."""
+    def wanted_pods(self, name: str, namespace: str) -> list[str]:
+        """Names that the Deployment controller would give."""
+        return [
+            f"{name}-{number}" for number in range(self.objects["Deployment", namespace, name]["spec"]["replicas"])
+        ]
+
+    def deployed(
+        self, name: str, namespace: str, *, ips: Mapping[str, str] | None = None, node: str = "node-a"
+    ) -> list[str]:
+        """Play the Deployment controller and the kubelet: as many ready pods as are wanted. Returns their names.
+        Doing so twice changes nothing."""
         deployment = self.objects["Deployment", namespace, name]
-        wanted = deployment["spec"]["replicas"]
-        pods = [f"{name}-{number}" for number in range(wanted)]
+        pods = self.wanted_pods(name, namespace)
         template = deployment["spec"]["template"]
         for pod in pods:
             self.put(
@@ -178,7 +186,7 @@ class FakeApi:
                     "spec": {"nodeName": node},
                     "status": {
                         "phase": "Running",
-                        "podIP": ip,
+                        "podIP": (ips or {}).get(pod, "127.0.0.1"),
                         "hostIP": "198.18.0.10",
                         "conditions": [{"type": "Ready", "status": "True"}],
                     },
@@ -188,7 +196,7 @@ class FakeApi:
             if kind == "Pod" and where == namespace and other.startswith(f"{name}-") and other not in pods:
                 self.remove("Pod", other, namespace)
         generation = deployment["metadata"]["generation"]
-        counts = dict.fromkeys(("replicas", "readyReplicas", "updatedReplicas", "availableReplicas"), wanted)
+        counts = dict.fromkeys(("replicas", "readyReplicas", "updatedReplicas", "availableReplicas"), len(pods))
         self.set_status("Deployment", name, namespace, {"observedGeneration": generation, **counts})
         return pods
 

@@ -47,15 +47,19 @@ class FakePods:
 
     async def deploy(self, name: str, namespace: str, *, node: str = "node-a") -> list[str]:
         """Play the Deployment's controller and the kubelets. Returns the pods' names."""
-        pods = self._server.deployed(name, namespace, node=node)
-        for pod in pods:
-            ip = f"127.0.0.{10 + len(self._ips)}"
-            known = next((ip for ip, (other, _) in self._ips.items() if other == pod), "")
-            if not known:
-                self._ips[ip] = (pod, f"{namespace}/{name}")
-                await web.TCPSite(self._runner, ip, self.port).start()
-            self._server.set_status("Pod", pod, namespace, {"podIP": known or ip})
-        return pods
+        ips = {
+            pod: await self._address(pod, f"{namespace}/{name}") for pod in self._server.wanted_pods(name, namespace)
+        }
+        return self._server.deployed(name, namespace, ips=ips, node=node)
+
+    async def _address(self, pod: str, mta: str) -> str:
+        for ip, known in self._ips.items():
+            if known == (pod, mta):
+                return ip
+        ip = f"127.0.0.{10 + len(self._ips)}"
+        self._ips[ip] = (pod, mta)
+        await web.TCPSite(self._runner, ip, self.port).start()
+        return ip
 
     def token(self, mta: str) -> str:
         namespace, _, name = mta.partition("/")

@@ -103,6 +103,8 @@ def test_killed_at_any_write_another_one_ends_in_the_same_place(is_done_first: b
                 return  # it needed fewer writes this time
             assert await life(server)
             assert picture(server) == wanted
+            if at % 5:
+                return
             before = len(server.writes)
             assert await life(server)
             assert [one for one in server.writes[before:] if one.kind != "Event"] == []
