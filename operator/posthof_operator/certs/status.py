@@ -36,11 +36,13 @@ def conditions(wish: Wish, plan: Plan, service: Service) -> list[Said]:
     if is_working and plan.why is not None:
         reason = Reason.RENEWING if plan.in_force else Reason.ISSUING
         says.append(said(Condition.ISSUING, True, reason, plan.why.message))
-    if plan.trouble is not None:
-        if is_working:
-            says.append(said(Condition.RECONCILING, True, Reason.PROGRESSING, plan.trouble.message))
-        else:
-            says.append(said(Condition.STALLED, True, plan.trouble.reason, plan.trouble.message))
+    if plan.trouble is None and plan.in_force is not None:
+        return says
+    trouble = plan.trouble or plan.why or Finding(Reason.ISSUING, "it is being made")
+    if is_working or plan.trouble is None:
+        says.append(said(Condition.RECONCILING, True, Reason.PROGRESSING, trouble.message))
+    else:
+        says.append(said(Condition.STALLED, True, trouble.reason, trouble.message))
     return says
 
 
