@@ -37,7 +37,9 @@ def run(command: Sequence[str | Path], *, env: dict[str, str] | None = None, giv
     )
     if done.returncode:
         words = " ".join(str(word) for word in command)
-        raise Failure(f"`{words}` ended with {done.returncode}: {(done.stderr or done.stdout).strip()[-2000:]}")
+        words = words if len(words) < 300 else f"{words[:300]}..."
+        said = "\n".join(part.strip()[-2000:] for part in (done.stdout, done.stderr) if part.strip())
+        raise Failure(f"`{words}` ended with {done.returncode}:\n{said}")
     return done.stdout
 
 
@@ -91,6 +93,26 @@ class Place:
     def helm(self, *arguments: str) -> str:
         return run([*self.helm_command(), *arguments])
 
+    def person(self, script: str, namespace: str) -> str:
+        """Run a bash script as a person would who has this cluster, kubectl and helm, and `posthof` in PATH."""
+        config = self._folder / "person.kubeconfig"
+        config.write_text(self.kubectl("config", "view", "--raw", "--flatten", "-o", "json"))
+        run(["chmod", "600", config])
+        env = {"KUBECONFIG": str(config), "PATH": os.pathsep.join([*self.programs(), os.environ["PATH"]])}
+        self.kubectl("--kubeconfig", str(config), "config", "set-context", "--current", "--namespace", namespace)
+        return run([*self.beside(), "bash", "-c", script], env=env)
+
+    def programs(self) -> list[str]:
+        """Folders with kubectl, helm and posthof."""
+        return [str(Path(os.environ["VENV"]).resolve() / "bin")]
+
+    def beside(self) -> list[str]:
+        """What a command begins with that reaches the API server."""
+        return []
+
+    def has_program(self, name: str) -> bool:
+        return shutil.which(name) is not None
+
     def outside(self, *command: str) -> str:
         """Run a program on a machine that is not in the cluster, and reaches its nodes."""
         raise NotApplicable("it needs a machine beside the nodes")
@@ -130,6 +152,17 @@ class Built(Place):
 
     def helm_command(self) -> list[str]:
         return [str(CLUSTER), "helm"]
+
+    def beside(self) -> list[str]:
+        return [str(CLUSTER), "on", "node-a"]
+
+    def programs(self) -> list[str]:
+        return [str(Path(run([CLUSTER, "state"]).split()[1]).parent / "bin"), *super().programs()]
+
+    def has_program(self, name: str) -> bool:
+        if not super().has_program(name):
+            run([ROOT / "scripts" / "apt-quietly", "install", "--no-install-recommends", name])
+        return super().has_program(name)
 
     def outside(self, *command: str) -> str:
         return run([CLUSTER, "on", "outside", *command])

@@ -57,7 +57,7 @@ def story(stage: Stage) -> None:
         reached(stage, sink, key)
 
     stage.step("the customer's server is away: mail waits, and nobody else's does")
-    sink.answers(connect="421 4.3.2 away")
+    sink.answers("451 4.3.2 away")
     waits = taken(stage, traffic, host, "max@kunde.example")
     key = taken(stage, traffic, host, "bob@example.org")
     stage.until("other mail flows", lambda: dovecot.has(key))

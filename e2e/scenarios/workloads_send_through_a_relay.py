@@ -70,8 +70,10 @@ def tell(stage: Stage, shop: Stage) -> None:
     provider.ask("set", password="second")
     key, _ = workload.send(address, "you@world.test")
     stage.until("the mail waits", lambda: waiting(stage) == 1)
-    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "provider-login"}}
-    stage.apply({**secret, "stringData": {"username": "relay@example.org", "password": "second"}})
+    [secret] = [one for one in examples.objects("cluster-relay") if one["kind"] == "Secret"]
+    secret = adapted(secret, stage)
+    secret["stringData"]["password"] = "second"
+    stage.apply(secret)
     stage.until("the mail reaches the provider", lambda: provider.user(key), wanted=30)
     stage.until("nothing waits", lambda: waiting(stage) == 0)
 

@@ -2,7 +2,7 @@
 
     /seen            {"ids": [...], "users": {id: user}}
     /set?password=   the password it wants from now on ("first" at the start)
-    /set?away=1      answers every connection with 421, until away=0
+    /set?away=1      answers 421 to everything, until away=0
 
 A mail's id is its X-Id field. The certificate is made at the start, for any name.
 """
@@ -52,6 +52,7 @@ def context() -> ssl.SSLContext:
 class Provider:
     def __init__(self) -> None:
         self.password, self.away = "first", False
+        self.changes = 0  # a session from before a change is asked to come again
         self.users: dict[str, str] = {}
         self._tls = context()
 
@@ -68,14 +69,14 @@ class Provider:
             writer.write(text.encode() + b"\r\n")
             await writer.drain()
 
-        if self.away:
-            await say("421 4.3.2 away")
-            return
-        await say("220 provider ESMTP")
-        is_safe, user = False, ""
+        await say("421 4.3.2 away" if self.away else "220 provider ESMTP")
+        is_safe, user, changes = False, "", self.changes
         while line := (await reader.readline()).decode(errors="replace").rstrip():
             verb, _, rest = line.partition(" ")
             verb = verb.upper()
+            if self.away or changes != self.changes:
+                await say("421 4.3.2 come again")
+                return
             if verb == "EHLO":
                 offer = "250-AUTH PLAIN" if is_safe else "250-STARTTLS"
                 await say(f"250-provider\r\n250-8BITMIME\r\n{offer}\r\n250 SIZE 0")
@@ -108,6 +109,7 @@ class Provider:
         return {"ids": list(self.users), "users": self.users}
 
     async def set(self, query: Query) -> object:
+        self.changes += 1
         self.password = query.get("password", [self.password])[0]
         self.away = query.get("away", ["1" if self.away else "0"])[0] == "1"
         return {}
