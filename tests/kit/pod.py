@@ -22,7 +22,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -266,6 +266,19 @@ class Pod:
     def mails(self, domain: str = "ours.test") -> int:
         """Mails in the Maildirs of a domain."""
         return len(list((self.volume / "mail" / domain).glob("*/new/*")))
+
+
+@contextlib.contextmanager
+def two_pods(folder: Path) -> Iterator[list[Pod]]:
+    """`edge-a` and `edge-b` on one volume. Each has an API server of its own: their ports and so configs differ."""
+    volume = folder / "volume"
+    with contextlib.ExitStack() as stack:
+        pods = []
+        for name in ("a", "b"):
+            (folder / name).mkdir()
+            api = stack.enter_context(ApiServer(folder / name))
+            pods.append(stack.enter_context(Pod(folder / name, api, name=f"edge-{name}", spool=volume)))
+        yield pods
 
 
 def replaced(config: EngineConfig, **fields: Any) -> EngineConfig:

@@ -28,6 +28,7 @@ _SAFE = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-_.+=@")
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _PARTS = ("tmp", "new", "cur")
+_process = os.urandom(6).hex()  # not the process id: pods on one volume share those
 _serial = itertools.count()
 
 
@@ -43,7 +44,7 @@ class Item:
         self.pieces = pieces  # the whole file, or its start where the rest is streamed
         self.size = sum(map(len, pieces)) if size < 0 else size  # of the whole file
         self.name = f"{stem},S={self.size}"
-        self.temporary = f"{stem}.{os.getpid()}_{next(_serial)}"
+        self.temporary = f"{stem}.{_process}_{next(_serial)}"
         self.is_repeat = is_repeat  # an earlier try may have written it: look first
         self.is_there = False
         self.fd = -1  # of the file in tmp/, while it is written
