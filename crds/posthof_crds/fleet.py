@@ -250,7 +250,7 @@ class _Assembly:
         domain, other = _domain(loser).domain, winner.part.full
         loser_needs_proof = loser.allowed is not None and loser.part.full not in self.proven.get(domain, ())
         if loser_needs_proof and not rank[0]:
-            why, mend = "which is proven", "Publish the TXT record that status.proof names, or remove one of the two."
+            why, mend = "which is proven", "Publish the TXT record that status.proof tells, or remove one of the two."
         else:
             why, mend = "which is older", "Remove one of the two."
         text = f"MailDomain {other}, {why}, receives for {domain}. {mend}"

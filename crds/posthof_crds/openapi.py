@@ -199,20 +199,25 @@ def _field(model: type[BaseModel], name: str, info: FieldInfo) -> Schema:
     default = _DEFAULTED.get((model, name))
     if default is not None:
         found["default"] = default
-    elif _has_a_word_for(default_of(info)) and "Default:" not in described and "Built in:" not in described:
+    elif default_of(info) and "Default:" not in described and "Built in:" not in described:
         described = f"{described} Default: {default_of(info)}."
     if found.get("type") == "array":
         key = _MAP_LISTS.get(info.alias or name)
         kind = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]} if key else _ATOMIC
         found |= kind
-    return {"description": described} | {key: value for key, value in found.items() if key != "description"}
+    return {"description": _together(described, found.get("description", ""))} | _without(found, "description")
+
+
+def _together(field: str, whole: str) -> str:
+    """What the field's doc says and, where it says more, that of the object in it."""
+    return f"{field} {whole}" if len(whole) > len(field) + 20 else field
+
+
+def _without(schema: Schema, key: str) -> Schema:
+    return {name: value for name, value in schema.items() if name != key}
 
 
 _ATOMIC = {"x-kubernetes-list-type": "atomic"}
-
-
-def _has_a_word_for(text: str) -> bool:
-    return text != ""
 
 
 def default_of(info: FieldInfo) -> str:

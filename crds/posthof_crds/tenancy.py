@@ -26,6 +26,8 @@ from posthof_crds.parts import Part
 from posthof_crds.reasons import Reason
 from posthof_crds.selectors import Selection, Selector
 
+PROOF_LABEL = "_posthof-challenge"  # the name of the TXT record, below the domain
+
 
 class Refusal(NamedTuple):
     reason: Reason
@@ -49,8 +51,9 @@ def refuse_domain(
     if not is_proven and not allowed.covers_domain(domain.domain):
         return Refusal(
             Reason.PROOF_MISSING,
-            f"{domain.domain} is not proven to be this namespace's. Publish the TXT record that status.proof names, "
-            "or ask the MTA's owner for an entry in spec.allowedNamespaces[].domains.",
+            f"{domain.domain} is not proven to be this namespace's. Publish the TXT record "
+            f"{PROOF_LABEL}.{domain.domain} that status.proof tells, or ask the MTA's owner for an entry in "
+            "spec.allowedNamespaces[].domains.",
         )
     if domain.mode is InboundMode.MAILDIR and not domain.maildir.startswith("{domain}/"):
         return Refusal(

@@ -32,7 +32,7 @@ def story(stage: Stage) -> None:
 
     stage.step("`kubectl explain` reads like documentation")
     for field, words in EXPLAINED.items():
-        stage.until(f"kubectl explain {field} says {words}", partial(is_said, stage, field, words))
+        stage.until(f"kubectl explain {field} says {words}", partial(is_said, stage, field, words), wanted=30)
 
     stage.step("`kubectl get mail` knows all four kinds")
     names = stage.place.kubectl("api-resources", "--categories=mail", "-o", "name").split()

@@ -24,8 +24,9 @@ class TestADomain:
         assert found.config is not None
         assert "bank.example" not in found.config.domains
         assert told(found, "shop/a") == (
-            "ProofMissing: bank.example is not proven to be this namespace's. Publish the TXT record that "
-            "status.proof names, or ask the MTA's owner for an entry in spec.allowedNamespaces[].domains."
+            "ProofMissing: bank.example is not proven to be this namespace's. Publish the TXT record "
+            "_posthof-challenge.bank.example that status.proof tells, "
+            "or ask the MTA's owner for an entry in spec.allowedNamespaces[].domains."
         )
 
     def test_that_its_dns_proves_is_received_for(self) -> None:
@@ -51,7 +52,7 @@ class TestADomain:
         assert found.config.domains["x.tenants.example"].name == "shop/new"
         assert told(found, "blog/old") == (
             "DomainTaken: MailDomain shop/new, which is proven, receives for x.tenants.example. Publish the TXT "
-            "record that status.proof names, or remove one of the two."
+            "record that status.proof tells, or remove one of the two."
         )
 
     def test_the_owners_own_counts_as_proven(self) -> None:
