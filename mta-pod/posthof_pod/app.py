@@ -43,6 +43,7 @@ from posthof_pod.listen.tls import Certificate as ServedCertificate
 from posthof_pod.model import Destination, Host
 from posthof_pod.observe.events import Events
 from posthof_pod.observe.log import Log
+from posthof_pod.replies import Reply, Temporary
 from posthof_pod.resolve.assembly import Resolution, assemble
 from posthof_pod.resolve.own import is_local_address
 from posthof_pod.schedule.backlog import Backlog
@@ -54,6 +55,7 @@ from posthof_pod.spool.store import Spool
 STDOUT = 1
 LATE_EVERY = 1.0  # seconds between two words to the spool of how late the oldest ready mail is
 FENCED = 1  # exit status
+NO_LOGIN = Reply(451, "4.7.8", "The login of the next hop is not known")
 _SPOOL = {  # what of Spool.stats is shown, and how it is called
     "live": "posthof_spool_messages",
     "bytes": "posthof_spool_bytes",
@@ -261,7 +263,10 @@ class Worker:
         username, password = destination.username, destination.password
         if username is None or password is None:
             return None
-        return Credentials(self.secrets.text(username), self.secrets.text(password))
+        try:
+            return Credentials(self.secrets.text(username), self.secrets.text(password))
+        except LookupError as error:  # in a cluster a Secret may come later than the rule that names it
+            raise Temporary(NO_LOGIN, str(error.args[0])) from None
 
     async def _ask_line(self, destination: Destination) -> Connection:
         """A session for a callout: the first host that answers."""

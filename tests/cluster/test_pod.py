@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import secrets
 import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from kit.apiserver import ApiServer
 from kit.pod import KEY, Pod, replaced
+from posthof_crds import shards
+from posthof_crds.engine import EngineConfig, RecipientCheck, content_hash
 
 
 @pytest.fixture
@@ -181,3 +185,49 @@ def test_what_cannot_begin_is_tried_again(pod: Pod) -> None:
     pod.until(lambda: "file" in str(pod.get("/readyz")[1]), "the reason")
     pod.configure(config)
     pod.until_ready()
+
+
+def test_shards_of_two_revisions_are_never_mixed(pod: Pod, api: ApiServer) -> None:
+    def large(*domains: str) -> EngineConfig:
+        """One that needs several shards: random names do not compress."""
+        config = pod.config(domains=domains)
+        listed = frozenset(secrets.token_hex(20) for _ in range(45_000))
+        one = msgspec.structs.replace(config.domains["ours.test"], check=RecipientCheck.LIST, recipients=listed)
+        return replaced(config, domains={**config.domains, "ours.test": one})
+
+    first = pod.configure(large("ours.test"))
+    pod.start()
+    pod.until_ready()
+    assert pod.report()["revision"] == first
+    second = large("ours.test", "new.test")
+    parts = shards.config_shards(second)
+    assert len(parts) > 1
+    api.put("configmaps", "edge-config-0", {"config": pod.stamped(parts[0])})
+    pod.until(lambda: api.requests.count("get configmaps/edge-config-1") > 4, "the other shards asked for")
+    assert pod.report()["revision"] == first
+    for n, part in enumerate(parts[1:], 1):
+        api.put("configmaps", f"edge-config-{n}", {"config": pod.stamped(part)})
+    pod.until_running(content_hash(second))
+    small = pod.configure(pod.config())  # the second shard stays where it is and does not matter
+    pod.until_running(small)
+
+
+def test_what_the_role_forbids_is_said(pod: Pod, api: ApiServer) -> None:
+    api.denied.add("configmaps/edge-config-0")
+    pod.start()
+    pod.until(lambda: "is forbidden" in str(pod.get("/readyz")[1]), "the reason")
+    api.denied.clear()
+    pod.configure(pod.config(workers=1))
+    pod.until_ready()
+
+
+def test_a_change_that_needs_another_start_is_not_called_in_force(pod: Pod) -> None:
+    config = pod.config()
+    pod.configure(config)
+    pod.start()
+    pod.until_ready()
+    size = msgspec.structs.replace(config.spool, max_usage=0.5)
+    desired = pod.configure(replaced(config, spool=size, domains={}))
+    pod.until(lambda: pod.report()["desired"] == desired, "it is known")
+    assert pod.report()["revision"] not in (desired, content_hash(config))
+    assert "spool" in str(pod.report()["refused"])

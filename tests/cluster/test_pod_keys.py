@@ -17,7 +17,7 @@ from cryptography.x509.oid import NameOID
 
 from kit.apiserver import ApiServer
 from kit.pod import Pod
-from posthof_crds.engine import Action, ActionKind, Match, Rule
+from posthof_crds.engine import Action, ActionKind, HopKind, Match, NextHop, Rule, SecretRef
 
 CERT, KEY = "mail/edge-tls/tls.crt", "mail/edge-tls/tls.key"
 
@@ -148,3 +148,23 @@ def test_pods_that_come_and_go_change_what_they_may_without_another_configuratio
     pod.put_pods({})
     pod.until(lambda: answers() == {550}, "the pod is gone")
     assert len(pod.events("config_swapped")) == swaps
+
+
+def test_a_login_that_is_not_there_yet_keeps_its_mail_and_nobody_elses(pod: Pod) -> None:
+    login = {name: SecretRef(name="mail/login", key=name) for name in ("username", "password")}
+    hop = NextHop(kind=HopKind.HOST, name="127.0.0.1", port=9)
+    action = Action(kind=ActionKind.SMARTHOST, hops=(hop,), **login)
+    rule = Rule(name="mail/out", priority=0, match=Match(clients=("127.0.0.0/8",)), action=action)
+    pod.configure(pod.config(rules=(rule,), workers=1), keys={})
+    pod.start()
+    pod.until_ready()
+    assert "mail/login/username" in str(pod.report()["refused"])
+    pod.send("b@far.test")
+    pod.until(lambda: pod.report()["queue"]["deferred"] == 1, "it waits")
+    assert "AuthFailed" in pod.run("queue", "list").stdout
+    pod.send("b@ours.test")
+    pod.until(lambda: pod.mails() == 1, "the other mail")
+    pod.put_keys({"mail/login/username": b"u", "mail/login/password": b"p"})
+    pod.until(lambda: not pod.report().get("refused"), "the login is known")
+    pod.run("queue", "flush", "--all")
+    pod.until(lambda: "AuthFailed" not in pod.run("queue", "list").stdout, "another reason")

@@ -95,7 +95,7 @@ async def report(house: Supervisor, identity: Identity) -> Report:
         version=installed_version(),
         revision=house.revision,
         desired=house.newest,
-        refused=(*house.refused, *house.complaints),
+        refused=(*house.refused, *house.complaints, *_restart(house)),
         ready=house.is_ready,
         draining=house.is_stopping,
         workers=len(house.crew.ready),
@@ -105,6 +105,12 @@ async def report(house: Supervisor, identity: Identity) -> Report:
         spool=_spool(stats, len(house.crew.ready)),
         uptime_seconds=round(time.monotonic() - house.started, 1),
     )
+
+
+def _restart(house: Supervisor) -> list[str]:
+    if not house.restart_for:
+        return []
+    return [f"{', '.join(house.restart_for)} changed, which takes effect at the next start of the pod"]
 
 
 def _queue(stats: Stats) -> QueueCounts:

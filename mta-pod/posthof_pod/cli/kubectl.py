@@ -234,7 +234,12 @@ def _why_not(raw: dict[str, Any]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit status."""
-    args, rest = _parser().parse_known_args(list(sys.argv[1:] if argv is None else argv))
+    given = list(sys.argv[1:] if argv is None else argv)
+    parser = _parser()
+    if not given or given[0] in ("-h", "--help", "help"):
+        parser.print_help()
+        return 0
+    args, rest = parser.parse_known_args(given)
     flags = [text for name in ("namespace", "context", "kubeconfig") for text in _flag(args, name)]
     kubectl = Kubectl(flags)
     try:

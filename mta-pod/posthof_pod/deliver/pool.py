@@ -673,9 +673,12 @@ def _unreachable(error: Unreachable) -> Setback:
     return Setback(error.reason, error.code, error.enhanced, error.reply, error.host, error.is_permanent)
 
 
+_BY_STATUS = {"4.4.3": Reason.DNS_FAILED, "4.7.8": Reason.AUTH_FAILED}
+
+
 def _no_route(failure: Failure) -> Setback:
     reply = failure.reply
-    reason = Reason.DNS_FAILED if reply.status == "4.4.3" else Reason.NO_ROUTE
+    reason = _BY_STATUS.get(reply.status, Reason.NO_ROUTE)
     text = f"{reply.text}: {failure.reason}"
     return Setback(reason, reply.code, reply.status, text, "", isinstance(failure, Permanent))
 
