@@ -47,11 +47,9 @@ class Reason(enum.StrEnum):
     PROGRESSING = "Progressing"
     DELETING = "Deleting"
     APPLY_FAILED = "ApplyFailed"
-    UNKNOWN = "Unknown"
 
     # Accepted
     ACCEPTED = "Accepted"
-    PENDING = "Pending"
     NO_MTA = "NoMTA"
     NOT_ALLOWED = "NotAllowed"
     PROOF_MISSING = "ProofMissing"
@@ -70,7 +68,6 @@ class Reason(enum.StrEnum):
     PODS_READY = "PodsReady"
     PODS_NOT_READY = "PodsNotReady"
     NO_POD_READY = "NoPodReady"
-    SCALED_TO_NOTHING = "ScaledToNothing"
     ROLLING_OUT = "RollingOut"
     DRAINING = "Draining"
     CONVERGED = "Converged"
@@ -134,9 +131,7 @@ MEANINGS: dict[Reason, str] = {
     Reason.PROGRESSING: "A change is on its way.",
     Reason.DELETING: "It is being deleted.",
     Reason.APPLY_FAILED: "The API server refused what was to be written; the message has its words.",
-    Reason.UNKNOWN: "It has not been looked at yet.",
     Reason.ACCEPTED: "An MTA obeys it.",
-    Reason.PENDING: "No MTA has looked at it yet.",
     Reason.NO_MTA: "No MTA selects it: see mtaRef here, and the selectors and allowedNamespaces there.",
     Reason.NOT_ALLOWED: "The MTA allows this namespace no such thing; the message says what.",
     Reason.PROOF_MISSING: "The MTA's allowedNamespaces does not cover the domain, and its DNS does not prove it.",
@@ -151,7 +146,6 @@ MEANINGS: dict[Reason, str] = {
     Reason.PODS_READY: "All pods that are wanted are ready.",
     Reason.PODS_NOT_READY: "Some pods are not ready.",
     Reason.NO_POD_READY: "No pod is ready: nothing is received.",
-    Reason.SCALED_TO_NOTHING: "No pod is wanted.",
     Reason.ROLLING_OUT: "Pods of a new form replace those of the old one.",
     Reason.DRAINING: "The MTA is being deleted, and its pods deliver what the spool holds first.",
     Reason.CONVERGED: "Every pod runs the newest configuration.",
@@ -185,7 +179,7 @@ MEANINGS: dict[Reason, str] = {
     Reason.RENEWING: "A certificate is there, and its successor is being made.",
     Reason.ISSUER_MISSING: "The issuer, or the Secret of its certificate authority, is not there.",
     Reason.ISSUER_FAILED: "The issuer refused; the message has its words.",
-    Reason.CERT_MANAGER_MISSING: "issuer.certManager asks for cert-manager, and this cluster has not its API.",
+    Reason.CERT_MANAGER_MISSING: "The issuer is of cert-manager, and this cluster has not its API.",
     Reason.SECRET_TAKEN: "The Secret the certificate would be kept in is there, and is somebody else's.",
     Reason.PAIR_INVALID: "Certificate and key cannot be read, or do not belong together.",
     Reason.NAMES_MISSING: "The certificate is not for all of dnsNames.",
@@ -196,8 +190,8 @@ MEANINGS: dict[Reason, str] = {
     Reason.NOT_USED: "No listener of an MTA names it.",
 }
 
-_READY = (Reason.READY, Reason.NOT_READY, Reason.INVALID, Reason.PAUSED, Reason.DELETING, Reason.UNKNOWN)
-_ACCEPTED = (Reason.ACCEPTED, Reason.PENDING, Reason.NO_MTA, Reason.INVALID, Reason.NOT_ALLOWED)
+_READY = (Reason.READY, Reason.NOT_READY, Reason.INVALID, Reason.PAUSED, Reason.DELETING)
+_ACCEPTED = (Reason.ACCEPTED, Reason.NO_MTA, Reason.INVALID, Reason.NOT_ALLOWED)
 _RECONCILING = (Reason.PROGRESSING, Reason.ROLLING_OUT, Reason.DRAINING, Reason.DELETING)
 _STALLED = (Reason.INVALID, Reason.APPLY_FAILED, Reason.CONFIG_TOO_LARGE, Reason.LANES_NEED_ONE_NODE)
 
@@ -206,12 +200,12 @@ CONDITIONS: dict[str, tuple[ConditionText, ...]] = {
         ConditionText(
             Condition.READY,
             "All pods are ready, run the newest configuration, have their spool and their certificates.",
-            (*_READY, Reason.PODS_NOT_READY, Reason.NO_POD_READY, Reason.ROLLING_OUT, Reason.SCALED_TO_NOTHING),
+            (*_READY, Reason.PODS_NOT_READY, Reason.NO_POD_READY, Reason.ROLLING_OUT),
         ),
         ConditionText(
             Condition.AVAILABLE,
             "At least one pod is ready: mail is received.",
-            (Reason.PODS_READY, Reason.PODS_NOT_READY, Reason.NO_POD_READY, Reason.SCALED_TO_NOTHING),
+            (Reason.PODS_READY, Reason.PODS_NOT_READY, Reason.NO_POD_READY),
         ),
         ConditionText(
             Condition.CONFIG_CONVERGED,

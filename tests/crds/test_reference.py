@@ -38,6 +38,14 @@ def test_every_object_and_field_is_documented() -> None:
 
 def test_units_and_bounds_are_printed() -> None:
     page = reference.pages()["mta.md"]
-    assert "| `messageSize` | size | `35Mi` |" in page
-    assert "| `timeout` | duration | `5m` |" in page
+    assert "| `messageSize` | size, 64Ki to 10Gi | `35Mi` |" in page
+    assert "| `timeout` | duration, 5s to 1h | `5m` |" in page
     assert "| `recipients` | number, 100 to 1000000 | `1000` |" in page
+
+
+def test_what_a_cluster_reports_is_documented() -> None:
+    for kind, name in (("mta", "ConfigConverged"), ("maildomain", "ProofMissing"), ("tlscert", "NotServed")):
+        page = reference.pages()[f"{kind}.md"]
+        assert "## Conditions" in page
+        assert f"| `{name}` |" in page
+    assert "What another namespace may say" in reference.pages()["mta.md"]
