@@ -26,7 +26,7 @@ def story(stage: Stage) -> None:
     dovecot = Mailboxes(stage)
     dovecot.ready()
     stage.step("the example's manifests, with our servers in place of the world's")
-    for one in examples.objects("inbound-gateway/domains.yaml", "inbound-gateway/cluster"):
+    for one in examples.objects("inbound-gateway/cluster", "inbound-gateway/domains.yaml"):
         stage.apply(adapted(one, stage))
     [pod] = stage.running(MTA, 1)
     host = pod["status"]["podIP"]
