@@ -21,7 +21,18 @@ from posthof_operator.certs.pair import Pair
 from posthof_operator.certs.plan import Do, Finding, Plan, Snapshot, plan
 from posthof_operator.certs.status import Service
 from posthof_operator.certs.wish import Source, Unreadable, Wish, wish_of
-from posthof_operator.resources import MANAGED_BY, MANAGER, PAUSED, RESOURCES, Key, Raw, key_of, owner_reference
+from posthof_operator.pods import is_alive
+from posthof_operator.resources import (
+    MANAGED_BY,
+    MANAGER,
+    MTA_LABEL,
+    PAUSED,
+    RESOURCES,
+    Key,
+    Raw,
+    key_of,
+    owner_reference,
+)
 from posthof_operator.telling import Voice, tell
 from posthof_operator.watches import Subject
 from posthof_operator.world import Postponed, Requeue, World
@@ -82,7 +93,9 @@ class Certificates:
             snapshot = await self._act(snapshot, found, raw, world, now)
             found = plan(snapshot, now)
         service = service_of(key, world)
-        await tell(world, raw, status.conditions(wish, found, service), status.fields(wish, found, service), VOICE)
+        old = raw.get("status") or {}
+        says = status.conditions(wish, found, service, old)
+        await tell(world, raw, says, status.fields(wish, found, service, old), VOICE)
         return _requeue(wish, found, now)
 
     # ------------------------------------------------------------------ what is there
@@ -183,16 +196,27 @@ def secret_of(wish: Wish, made: Pair, owner: Raw) -> Raw:
 def service_of(key: Key, world: World) -> Service:
     """Which pods should serve it, and what they report."""
     pods: dict[str, str] = {}
-    is_used = False
+    is_used, is_known = False, True
     for mta, held in world.store.all("MTA", key.namespace):
         raw = held.raw()
         if not _names(raw, key.name):
             continue
         is_used = True
-        for pod, report in world.reports.get(mta, {}).items():
-            served = report.certificates.get(key.name)
+        is_known = is_known and mta in world.reports
+        reports = world.reports.get(mta, {})
+        for pod in _living(mta, world):
+            served = reports[pod].certificates.get(key.name) if pod in reports else None
             pods[pod] = served.serial if served else ""
-    return Service(pods, is_used)
+    return Service(pods, is_used, is_known)
+
+
+def _living(mta: Key, world: World) -> list[str]:
+    """The names of the MTA's pods, but for those that end."""
+    return [
+        pod.name
+        for pod, held in world.store.all("Pod", mta.namespace)
+        if held.labels.get(MTA_LABEL) == mta.name and is_alive(held.raw())
+    ]
 
 
 def _names(mta: Raw, certificate: str) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from posthof_crds.problems import sentence
 from posthof_crds.reasons import Condition, Reason
 from posthof_operator.certs.pair import Facts, same_serial, some, time_text
 from posthof_operator.certs.plan import Do, Finding, Plan
@@ -24,14 +25,23 @@ _WORKING = frozenset({Reason.ISSUING, Reason.RENEWING})
 
 class Service(NamedTuple):
     """Who should serve it: `pods` of the MTAs that name it, with the serial each reports ("" for none); `is_used`:
-    whether an MTA names it at all."""
+    whether an MTA names it at all; `is_known`: whether pods have been asked since this process began."""
 
     pods: Mapping[str, str]
     is_used: bool
+    is_known: bool = True
 
 
-def conditions(wish: Wish, plan: Plan, service: Service) -> list[Said]:
-    says = [_ready(wish, plan), _served(plan.in_force, service)]
+def conditions(wish: Wish, plan: Plan, service: Service, old: Raw) -> list[Said]:
+    """`old` is the status told before."""
+    says = [_ready(wish, plan), _served(plan.in_force, service) if service.is_known else _served_before(old)]
+    says += _course(plan)
+    return [one._replace(message=sentence(one.message)) for one in says]
+
+
+def _course(plan: Plan) -> list[Said]:
+    """What is on its way, or stands still."""
+    says: list[Said] = []
     is_working = plan.why is not None and plan.why.reason in _WORKING and _goes_on(plan)
     if is_working and plan.why is not None:
         reason = Reason.RENEWING if plan.in_force else Reason.ISSUING
@@ -46,9 +56,10 @@ def conditions(wish: Wish, plan: Plan, service: Service) -> list[Said]:
     return says
 
 
-def fields(wish: Wish, plan: Plan, service: Service) -> Raw:
+def fields(wish: Wish, plan: Plan, service: Service, old: Raw) -> Raw:
     """The other fields; None is left out."""
     facts = plan.in_force
+    by_pod = [{"pod": pod, "serial": serial} for pod, serial in sorted(service.pods.items()) if serial]
     return {
         "serial": facts.serial if facts else None,
         "notBefore": time_text(facts.not_before) if facts else None,
@@ -56,23 +67,22 @@ def fields(wish: Wish, plan: Plan, service: Service) -> Raw:
         "renewalTime": time_text(plan.renewal) if facts and plan.renewal else None,
         "issuer": str(wish.source),
         "secretName": wish.result if facts else None,
-        "served": _share(facts, service),
-        "servedBy": [{"pod": pod, "serial": serial} for pod, serial in sorted(service.pods.items()) if serial][:SHOWN]
-        or None,
+        "served": _share(facts, service) if service.is_known else old.get("served"),
+        "servedBy": (by_pod[:SHOWN] or None) if service.is_known else old.get("servedBy"),
     }
 
 
 def invalid(message: str) -> list[Said]:
     """Of an object that cannot be read."""
     return [
-        said(Condition.READY, False, Reason.INVALID, message),
-        said(Condition.STALLED, True, Reason.INVALID, message),
+        said(Condition.READY, False, Reason.INVALID, sentence(message)),
+        said(Condition.STALLED, True, Reason.INVALID, sentence(message)),
     ]
 
 
 def paused() -> list[Said]:
     """Of an object with the annotation."""
-    text = "the annotation posthof.dev/paused is there: nothing is changed until it is removed"
+    text = "The annotation posthof.dev/paused is there: nothing is changed until it is removed."
     return [Said(Condition.READY, "Unknown", Reason.PAUSED, text)]
 
 
@@ -107,6 +117,14 @@ def _served(facts: Facts | None, service: Service) -> Said:
         return said(Condition.SERVED, False, Reason.NOT_SERVED, text)
     text = f"serial {facts.serial} is served by {len(service.pods)} of {len(service.pods)} pods"
     return said(Condition.SERVED, True, Reason.SERVED, text)
+
+
+def _served_before(old: Raw) -> Said:
+    """What was told before this process began stands until pods have been asked."""
+    for one in old.get("conditions") or ():
+        if one["type"] == Condition.SERVED:
+            return Said(Condition.SERVED, one["status"], Reason(one["reason"]), one["message"])
+    return Said(Condition.SERVED, "Unknown", Reason.NOT_SERVED, "no pod has reported yet")
 
 
 def _share(facts: Facts | None, service: Service) -> str | None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 SETTLED = 1800.0  # seconds between looks at a domain that is right
 HURRIED = 10.0  # the first new look at one that is not
-SLOWEST = 900.0  # the slowest, while something is missing
+SLOWEST = 300.0  # the slowest, while something is missing
 UNANSWERED = 5.0
 SPREAD = 0.2
 

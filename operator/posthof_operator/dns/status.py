@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from posthof_crds.problems import sentence
 from posthof_crds.reasons import Condition, Reason
 from posthof_operator.conditions import Said, said
 from posthof_operator.dns import proof
@@ -13,6 +14,11 @@ LONGEST = 4000  # characters of one text of a row
 
 def ready(want: Want, found: Rows, seen: Seen, hint: str = "") -> Said:
     """DNSReady. Its message has the texts to publish; `hint` is why nobody publishes them by itself."""
+    one = _ready(want, found, seen, hint)
+    return one._replace(message=sentence(one.message))
+
+
+def _ready(want: Want, found: Rows, seen: Seen, hint: str) -> Said:
     judged = _judged(want, found)
     bad = [row for row in judged if row.state in (State.MISSING, State.DIFFERS)]
     if bad:
@@ -31,7 +37,7 @@ def ready(want: Want, found: Rows, seen: Seen, hint: str = "") -> Said:
 
 
 def not_checked() -> Said:
-    text = "DNS is not asked, because no MTA accepts the domain: see the condition Accepted"
+    text = "DNS is not asked, because no MTA accepts the domain: see the condition Accepted."
     return Said(Condition.DNS_READY, "Unknown", Reason.NOT_CHECKED, text)
 
 

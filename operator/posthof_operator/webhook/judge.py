@@ -139,7 +139,9 @@ def _clash(raw: Raw, key: Key, view: View) -> str:
             continue
         longer, shorter = sorted((other.name, key.name), key=len, reverse=True)
         if longer == f"{shorter}-internal":
-            return f"MTA {shorter} has a Service called {longer}, which is this pair's other name: choose another"
+            return (
+                f"MTA {shorter} has a Service {longer}, and MTA {longer} would have one of that name: choose another"
+            )
         theirs = (held.get("spec", {}).get("spool") or {}).get("existingClaim") or f"{other.name}-spool"
         if theirs == (claim or f"{key.name}-spool"):
             return f"MTA {other.name} keeps its mail on the claim {theirs}: two MTAs cannot share one spool"

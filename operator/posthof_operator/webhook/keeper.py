@@ -34,7 +34,7 @@ from posthof_operator.world import World
 AUTHORITY_DURATION = 5 * 365 * 86400.0
 SERVING_DURATION = 90 * 86400.0
 EVERY = 60.0  # seconds between looks
-SOON = 2.0  # after a step, and after a failure
+SOON = 0.5  # after a step, and after a failure
 FIELD_MANAGER = f"{MANAGER}-webhook"
 KIND = "ValidatingWebhookConfiguration"
 

@@ -46,6 +46,17 @@ class Place:
             {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": "mail"}, "data": data}
         )
 
+    def pod(self, name: str) -> None:
+        self.server.put(
+            {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {"name": name, "namespace": "mail", "labels": {"posthof.dev/mta": "edge"}},
+                "spec": {},
+                "status": {"phase": "Running"},
+            }
+        )
+
     @property
     def status(self) -> dict[str, Any]:
         raw = self.server.get("TLSCert", "mx", "mail") or {}
@@ -179,7 +190,7 @@ def test_a_secret_without_the_key_says_which() -> None:
             at.secret("bought", issue.self_signed(ORDER, at.clock().timestamp()))
             at.put({"secretRef": {"name": "bought", "certKey": "fullchain.pem"}})
             await at.ready("SecretKeyMissing", "False")
-            assert at.condition("Ready")[2] == "Secret bought has no fullchain.pem in its data: add it"
+            assert at.condition("Ready")[2] == "Secret bought has no fullchain.pem in its data: add it."
 
     asyncio.run(story())
 
@@ -275,8 +286,10 @@ def test_what_pods_serve_is_told() -> None:
                     "spec": {"listeners": [{"name": "smtp", "tls": {"certRefs": [{"name": "mx"}]}}]},
                 }
             )
+            for name in ("edge-a", "edge-b"):
+                at.pod(name)
             at.put({"selfSigned": {}})
-            await until(lambda: at.condition("Served")[1] == "NotServed")
+            await until(lambda: at.condition("Served") == ("Unknown", "NotServed", "No pod has reported yet."))
             serial = at.status["serial"]
             edge = Key("MTA", "mail", "edge")
             now = ServedCertificate(serial=serial.upper().lstrip("0"), not_after=0.0)
@@ -290,12 +303,20 @@ def test_what_pods_serve_is_told() -> None:
             assert at.condition("Served") == (
                 "False",
                 "NotServed",
-                f"serial {serial} is not served yet by 1 of 2 pods: edge-b",
+                f"Serial {serial} is not served yet by 1 of 2 pods: edge-b.",
             )
-            at.world.reports[edge] = {"edge-a": Report(pod="edge-a", certificates={"mx": now})}
+            at.server.remove("Pod", "edge-b", "mail")
+            await until(lambda: at.world.store.held(Key("Pod", "mail", "edge-b")) is None)
             at.world.enqueue(Key("TLSCert", "mail", "mx"))
             await until(lambda: at.condition("Served")[0] == "True")
             assert at.status["servedBy"] == [{"pod": "edge-a", "serial": now.serial}]
+            assert at.status["served"] == "1/1"
+            await at.settled()
+            del at.world.reports[edge]  # as after a start, before pods were asked
+            writes = len(at.server.writes)
+            at.world.enqueue(Key("TLSCert", "mail", "mx"))
+            await at.settled()
+            assert len(at.server.writes) == writes
             assert at.status["served"] == "1/1"
 
     asyncio.run(story())

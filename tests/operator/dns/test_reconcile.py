@@ -106,7 +106,7 @@ def test_rows_columns_and_the_texts_to_publish() -> None:
             assert message == (
                 "MX: it is not published: publish acme.example. MX 10 mx.example.org.; "
                 'SPF: it is not published: publish acme.example. TXT "v=spf1 ip4:192.0.2.1 ~all"; '
-                'DMARC: it is not published: publish _dmarc.acme.example. TXT "v=DMARC1; p=none"'
+                'DMARC: it is not published: publish _dmarc.acme.example. TXT "v=DMARC1; p=none".'
             )
 
     asyncio.run(story())
@@ -123,7 +123,7 @@ def test_what_is_published_is_found_and_a_second_pass_writes_nothing() -> None:
             at.dns.set("_dmarc.acme.example", "TXT", '"v=DMARC1; p=reject"')
             at.look()
             await until(lambda: at.ready() == ("True", "RecordsRight"))
-            assert at.message() == "MX, SPF, DMARC are right"
+            assert at.message() == "MX, SPF, DMARC are right."
             await until(lambda: at.world.queue.is_idle)
             writes = len(at.server.writes)
             at.look()
@@ -204,7 +204,7 @@ def test_a_tenants_proof_is_asked_for_found_and_believed_until_it_is_gone() -> N
             assert at.status()["proof"]["name"] == "_posthof-challenge.acme.example"
             await until(lambda: at.ready() == ("False", "RecordsMissing"))
             assert at.message().startswith(
-                "the proof: it is not published: publish _posthof-challenge.acme.example. TXT"
+                "The proof: it is not published: publish _posthof-challenge.acme.example. TXT"
             )
             assert not at.world.proven
             at.dns.set("_posthof-challenge.acme.example", "TXT", at.challenge())
@@ -367,6 +367,6 @@ def test_without_the_api_of_external_dns_the_message_says_so() -> None:
             at.server.put(mta())
             at.put(domain(dns={"publish": "ExternalDNS"}), judged("Accepted", accepted=True))
             await until(lambda: at.ready() == ("False", "RecordsMissing"))
-            assert at.message().endswith("dns.publish asks for ExternalDNS, and this cluster has no DNSEndpoint API")
+            assert at.message().endswith("dns.publish asks for ExternalDNS, and this cluster has no DNSEndpoint API.")
 
     asyncio.run(story())

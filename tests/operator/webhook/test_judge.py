@@ -187,7 +187,7 @@ def test_a_rule_that_another_takes_everything_from_is_warned_of() -> None:
 def test_two_mtas_whose_services_would_have_one_name_are_refused(there: str, fresh: str) -> None:
     found = Cluster(mta(there)).review(mta(fresh))
     assert not found.is_allowed
-    assert "MTA edge has a Service called edge-internal" in found.message
+    assert "MTA edge has a Service edge-internal" in found.message
 
 
 def test_two_mtas_on_one_claim_are_refused() -> None:
