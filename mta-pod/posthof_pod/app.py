@@ -30,6 +30,7 @@ from posthof_pod.admin.desk import Desk
 from posthof_pod.admit.callout import Callout
 from posthof_pod.admit.gate import HouseGate
 from posthof_pod.admit.judge import Admission
+from posthof_pod.admit.newcomers import Newcomers
 from posthof_pod.config.secrets import Secrets
 from posthof_pod.deliver.auth import Credentials
 from posthof_pod.deliver.connection import Connection
@@ -88,6 +89,7 @@ class Worker:
         self.contexts: dict[str, ssl.SSLContext] = {}
         self.secrets = Secrets()
         self.pods: dict[str, tuple[str, ...]] = {}
+        self.newcomers = Newcomers(time.monotonic)
         self.mta: flow.Mta
         self.gate: HouseGate
         self.callout: Callout
@@ -211,7 +213,7 @@ class Worker:
                 listening.swap(listener, config.hostname, self.gate)
 
     def _admission(self, config: EngineConfig) -> Admission:
-        admission = Admission(config, callout=self.callout, is_own=is_local_address)
+        admission = Admission(config, callout=self.callout, is_own=is_local_address, newcomers=self.newcomers)
         admission.know_pods(self.pods)
         return admission
 

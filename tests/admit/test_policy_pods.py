@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+
 import msgspec
 
 from kit.manifests import compiled, domain
 from posthof_crds.engine import Action, ActionKind, EngineConfig, Listener, ListenerRole, Match, NextHop, Rule
 from posthof_pod.admit.judge import Admission
+from posthof_pod.admit.newcomers import Newcomers
 from posthof_pod.admit.policy import CompiledPolicy, Facts, Part, Verdict
 from posthof_pod.model import Envelope, Origin, Recipient
 from posthof_pod.smtp.gate import Session
@@ -115,3 +119,55 @@ def test_the_explanation_names_pods_and_addresses_that_are_not_believed() -> Non
     assert f"{NODE} is not believed" in one.why
     (one,) = policy.explain(Facts("Internal", POD, "s@far.test", "x@far.test")).asked
     assert f"{POD} is none of the pods that its namespaces and podSelector choose" in one.why
+
+
+def newcomer(admission: Admission, client: str, role: ListenerRole = ListenerRole.INTERNAL) -> object:
+    session = Session(client, listener="in", role=role)
+    return admission.recipient(session, "s@far.test", "x@far.test", NO_RECIPIENT_PARAMETERS)
+
+
+def test_a_pod_that_speaks_before_it_is_known_waits_for_the_news() -> None:
+    async def act() -> None:
+        admission = Admission(config(SHOP), newcomers=Newcomers(time.monotonic, patience=30.0))
+        coming = asyncio.ensure_future(newcomer(admission, POD))  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        admission.know_pods({"10.244.9.9": ("shop",)})
+        await asyncio.sleep(0)
+        assert not coming.done()
+        admission.know_pods({POD: ("shop",)})
+        assert isinstance(await coming, tuple)
+        assert isinstance(newcomer(admission, POD), tuple)
+
+    asyncio.run(act())
+
+
+def test_nobody_waits_longer_than_the_patience_nor_twice_a_minute() -> None:
+    async def act() -> None:
+        now = [100.0]
+        admission = Admission(config(SHOP), newcomers=Newcomers(lambda: now[0], patience=0.01))
+        assert getattr(await newcomer(admission, POD), "code", 0) == 550  # type: ignore[misc]
+        now[0] += 1.0
+        assert getattr(newcomer(admission, POD), "code", 0) == 550
+        now[0] += 61.0
+        again = newcomer(admission, POD)
+        assert asyncio.iscoroutine(again)
+        again.close()
+
+    asyncio.run(act())
+
+
+def test_only_who_might_be_a_pod_waits() -> None:
+    def refused(admission: Admission, client: str, role: ListenerRole = ListenerRole.INTERNAL) -> bool:
+        return getattr(newcomer(admission, client, role), "code", 0) == 550
+
+    def waiting(rule: Rule, **given: object) -> Admission:
+        return Admission(config(rule, **given), newcomers=Newcomers(lambda: 0.0))  # type: ignore[arg-type]
+
+    known = waiting(SHOP)
+    known.know_pods({POD: ("other",)})
+    assert refused(known, POD)  # it is known, and in no selection that matters
+    assert refused(waiting(SHOP, role=ListenerRole.MX), "203.0.114.1", ListenerRole.MX)  # the world's
+    office = Rule(name="office", priority=0, match=Match(clients=("192.0.2.0/24",)), action=RELAY)
+    assert refused(waiting(office), POD)  # no rule asks for pods
+    narrow = msgspec.structs.replace(SHOP, match=Match(workloads=("shop",), senders=("*@else.test",)))
+    assert refused(waiting(narrow), POD)  # it would be refused anyway

@@ -18,6 +18,7 @@ import msgspec
 from posthof_crds import names
 from posthof_crds.engine import ActionKind, EngineConfig, ListenerRole
 from posthof_pod.admit import headers
+from posthof_pod.admit.newcomers import Newcomers
 from posthof_pod.admit.policy import CompiledPolicy, Facts, Pods, headers_of
 from posthof_pod.admit.recipients import Answer, Asker, Recipients, is_never_own
 from posthof_pod.admit.route import Routes
@@ -65,7 +66,9 @@ class Admission:
         *,
         callout: Asker | None = None,
         is_own: Callable[[str], bool] = is_never_own,
+        newcomers: Newcomers | None = None,
     ) -> None:
+        """`newcomers`: who waits because a rule asks for pods; asked only where one does."""
         self.config = config
         self.policy = CompiledPolicy(config)
         self.routes = Routes(self.policy)
@@ -75,6 +78,7 @@ class Admission:
         self._ways: dict[tuple[str, str, str, str, str, bool], Destination] = {}
         self._hops = {listener.name: listener.limits.hops for listener in config.listeners}
         self._uses_senders = self.policy.uses_senders
+        self._newcomers = newcomers if self.policy.uses_pods else None
         self._sets_aside = any(rule.action.kind in _ASIDE for rule in config.rules)
 
     def know_pods(self, pods: Pods) -> None:
@@ -83,6 +87,8 @@ class Admission:
             self.policy.know_pods(pods)
             self._by_domain.clear()
             self._ways.clear()
+        if self._newcomers is not None:
+            self._newcomers.tell()
 
     def recipient(
         self, session: Session, sender: str, address: str, parameters: RecipientParameters
@@ -104,7 +110,30 @@ class Admission:
             and self._is_by_domain(address, domain, answer)
         ):
             _remember(self._by_domain, key, answer[0].rule)
+        elif self._newcomers is not None and isinstance(answer, Reply) and client:
+            return self._unless_a_pod(facts, parameters, answer)
         return answer
+
+    def _unless_a_pod(
+        self, facts: Facts, parameters: RecipientParameters, refusal: Reply
+    ) -> Answer | Awaitable[Answer]:
+        """A refusal, unless the client may be a pod that is not known yet: then it waits a little."""
+        newcomers = self._newcomers
+        if newcomers is None or not self.policy.might_be_a_pod(facts):
+            return refusal
+        if not newcomers.may_wait(facts.client, facts.role):
+            return refusal
+        return self._after_news(newcomers, facts, parameters, refusal)
+
+    async def _after_news(
+        self, newcomers: Newcomers, facts: Facts, parameters: RecipientParameters, refusal: Reply
+    ) -> Answer:
+        while await newcomers.news(facts.client):
+            answer = self.recipients.resolve(facts, int(parameters.notify), parameters.orcpt)
+            found = answer if isinstance(answer, Reply | tuple) else await answer
+            if not isinstance(found, Reply):
+                return found
+        return refusal
 
     def _is_by_domain(self, address: str, domain: str, answer: tuple[Recipient, ...]) -> bool:
         """Whether any other address at this foreign domain would be answered in the same way."""

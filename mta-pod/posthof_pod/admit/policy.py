@@ -254,6 +254,18 @@ class CompiledPolicy:
         self._pods = pods
         self._clients.clear()
 
+    def might_be_a_pod(self, facts: Facts) -> bool:
+        """Whether an address that is in no selection would be let in, if only it were in some."""
+        if facts.client in self._pods:
+            return False
+        local, domain = names.split(facts.recipient)
+        subject = self._subject(facts, local, domain)
+        every = subject.sources
+        for bits in self._selections.values():
+            every |= bits
+        decision = self._ask(self._asked(domain), subject._replace(sources=every), frozenset())
+        return decision.verdict is not Verdict.REFUSE
+
     def is_doubtful(self, role: str) -> bool:
         """Whether a client's address on this role may be a node's, so that no rule believes it."""
         return role in self._doubtful
