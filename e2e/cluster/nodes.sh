@@ -54,11 +54,14 @@ make_cgroup() { # NODE: in every hierarchy, so that the kubelet finds its root
   if [ -f /sys/fs/cgroup/cgroup.controllers ]; then
     echo "+cpu +cpuset +memory +pids" >/sys/fs/cgroup/cgroup.subtree_control 2>/dev/null || true
     mkdir -p "/sys/fs/cgroup/$(cgroup "$1")"
+    echo 400 >"/sys/fs/cgroup/$(cgroup "$1")/cpu.weight" 2>/dev/null || true
     return
   fi
   for hierarchy in /sys/fs/cgroup/*/; do
     [ "$hierarchy" = /sys/fs/cgroup/unified/ ] || mkdir -p "$hierarchy$(cgroup "$1")"
   done
+  # Four times what one busy process of the machine counts: pods with small requests are not starved by a compiler.
+  [ ! -d /sys/fs/cgroup/cpu ] || echo 4096 >"/sys/fs/cgroup/cpu/$(cgroup "$1")/cpu.shares"
   for file in cpuset.cpus cpuset.mems; do
     cat "/sys/fs/cgroup/cpuset/$file" >"/sys/fs/cgroup/cpuset/$(cgroup "$1")/$file"
   done

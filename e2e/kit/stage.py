@@ -96,7 +96,7 @@ class Stage:
             self.api.apply(thing, self.namespace)
         except ApiError as error:
             if error.is_away or error.status in (409, 429):
-                return False
+                raise  # `until` tries again, and tells of it in the end
             raise Failure(f"{thing['kind']} {thing['metadata']['name']} was refused: {error}") from error
         return True
 
@@ -212,6 +212,7 @@ class Stage:
         except Failure as failure:
             lost = missing()
             raise Failure(f"{failure}: {len(lost)} of {len(sent)} are missing, such as {sorted(lost)[:3]}") from None
+        self.keep("slowest mail, to its 250", float(traffic.counts(run)["slowest"]))
         again = sum(times for key, times in sink.again().items() if key in sent)
         self.keep("mails accepted and delivered", len(sent), unit="mails")
         self.keep("mails delivered again", again, unit="mails")

@@ -96,9 +96,12 @@ def allowed(tenant: Stage) -> list[Object]:
 
 def secretless(stage: Stage) -> Object:
     hop = {"host": f"sink.{stage.namespace}.svc.cluster.local", "port": 2525}
-    login = {"secretRef": {"name": "no-such-login"}}
-    action = {"type": "Smarthost", "nextHops": [hop], "auth": login}
-    match = {"recipients": ["*.provider.test"], "podSelector": {"matchLabels": {"actor": "traffic"}}}
+    action = {"type": "Smarthost", "nextHops": [hop], "auth": {"secretName": "no-such-login"}}
+    match = {
+        "recipients": ["*.provider.test"],
+        "listenerRoles": ["Internal"],
+        "podSelector": {"matchLabels": {"actor": "traffic"}},
+    }
     return manifests.ours("RelayPolicy", "provider", {"match": match, "action": action, "tls": "Encrypt"})
 
 
