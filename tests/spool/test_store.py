@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from kit.spools import BODY, content, done, killed, running, settings, waiting
+import pytest
+
+from kit.spools import BODY, content, done, killed, running, settings, until, waiting
 from posthof_pod.model import Held
+from posthof_pod.spool import journal
 
 
 def test_what_was_committed_is_replayed_after_a_kill(tmp_path: Path) -> None:
@@ -47,5 +50,35 @@ def test_the_state_of_a_recipient_survives_a_restart(tmp_path: Path) -> None:
             (live,) = second.lives
             assert live.waiting == (Held(1, 5000.0, 3, True), Held(2, float("inf"), 1))
             assert not live.is_tried
+
+    asyncio.run(main())
+
+
+def test_settles_of_many_closed_lanes_are_synced_a_few_lanes_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a commit would wait for hundreds of syncs whenever a long queue is tried again."""
+
+    async def main() -> None:
+        monkeypatch.setattr(journal, "CLOSED_DELAY", 0.05)
+        async with running(settings(tmp_path, lane_messages=1)) as first:
+            stored = [await first.put() for _ in range(60)]
+            core = first.spool._core
+            work, synced = core.journal.work, list[int]()
+
+            def watched(batch: journal._Batch) -> None:
+                synced.append(sum(write.is_synced for write in batch.writes))
+                work(batch)
+
+            monkeypatch.setattr(core.journal, "work", watched)
+            for one in stored:
+                first.spool.settle(one.ref, waiting(Held(0, 5000.0, 1)))
+            await until(lambda: not core.journal._unsynced)
+            assert sum(synced) >= 59
+            assert max(synced) <= journal.MOST_SYNCS
+            await asyncio.wait_for(first.put(), 10)
+        async with running(settings(tmp_path)) as second:
+            await second.spool.adopt_now()
+            assert sum(live.waiting == (Held(0, 5000.0, 1),) for live in second.lives) == 60
 
     asyncio.run(main())

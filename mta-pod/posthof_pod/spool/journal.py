@@ -10,6 +10,8 @@ Rules of this file
 - A segment with an error is given up whole: accepts not yet synced are answered 451 and get a settle `refused` in the
   next segment, settles are written there again, and the lane sends no dot until these are synced.
 - After a look that says fenced nothing is written any more.
+- What nobody waits for in lanes that take no new mail (retries of a long queue, over hundreds of lanes) is written
+  every CLOSED_EVERY, MOST_SYNCS lanes synced at a time, and between two such turns goes one for those who wait.
 """
 
 from __future__ import annotations
@@ -35,6 +37,8 @@ GATHER = 0.001  # seconds a turn waits for more messages while several senders w
 APPEND_DELAY = 0.01  # seconds a settle waits for a turn to ride along before it is written by itself
 CLOSED_DELAY = 1.0  # seconds until the settles of a lane without new mail are synced
 END_KEPT = 4096  # bytes of `end` that are always kept
+CLOSED_EVERY = 0.1  # seconds between two turns that write to closed lanes what nobody waits for
+MOST_SYNCS = 16  # of closed lanes that one turn syncs because they are due
 SEALING = 128  # bytes kept free for the head and the foot of `end`
 MOST_OPEN = 64  # segments of closed lanes kept open for writing
 SHORT = 1024 * 1024  # bytes the loop writes itself; more of them would keep it from its sessions
@@ -104,6 +108,9 @@ class Journal:
         self._is_busy = False
         self._is_urgent = False
         self._is_scheduled = False
+        self._closed_at = 0.0  # monotonic: when closed lanes are written next
+        self._was_for_all = False  # the last turn wrote to closed lanes too
+        self._has_more = False  # closed lanes are due that it had no room for
         self._crowd = 0  # messages the last turn with any made durable
         self._soon: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -181,7 +188,8 @@ class Journal:
         if segment is not None and not segment.deadline:
             segment.deadline = self._due(lane)
         if self._soon is None and not self._is_busy and not self._is_scheduled:
-            self._soon = self._loop.call_later(APPEND_DELAY, self._flush)
+            wait = 0.0 if lane.state is LaneState.OPEN else self._closed_at - self._monotonic()
+            self._soon = self._loop.call_later(max(APPEND_DELAY, wait), self._flush)
         if self._timer is None:
             self._timer = self._loop.call_later(self._delay, self._tick)
 
@@ -307,7 +315,7 @@ class Journal:
         if self._is_busy or self.is_stopped or self.is_fenced:
             return
         now = self._monotonic()
-        batch = _Batch(self, now)
+        batch = _Batch(self, now, is_for_all=self._is_for_all(now))
         self._take_writes(batch, now, self._take_removals(batch, now))
         batch.blobs, self._blobs = self._blobs, []
         batch.waiters, self._waiters = self._waiters, []
@@ -353,6 +361,14 @@ class Journal:
         if self.syncer is not None and segment.log is not None:
             self.syncer.forget(segment.log)
 
+    def _is_for_all(self, now: float) -> bool:
+        """Whether this turn writes to closed lanes too, though nobody there waits."""
+        is_for_all = not self._is_urgent or (now >= self._closed_at and not self._was_for_all)
+        self._was_for_all = is_for_all
+        if is_for_all:
+            self._closed_at = now + CLOSED_EVERY
+        return is_for_all
+
     def _take_removals(self, batch: _Batch, now: float) -> set[Lane]:
         """Removals go when they are due, or the turn is urgent anyway; all of their lanes is synced before."""
         later = []
@@ -367,22 +383,32 @@ class Journal:
         return lanes
 
     def _take_writes(self, batch: _Batch, now: float, removing: set[Lane]) -> None:
-        """All that has parts is written; what is due, waited for or about to lose a segment is also synced."""
+        """What has parts is written; what is due, waited for or about to lose a segment is also synced. In a turn
+        that somebody waits for, closed lanes have their part only now and then."""
         left: list[tuple[Lane, Segment]] = []
-        is_urgent = self._is_urgent
+        is_urgent, is_for_all = self._is_urgent, batch.is_for_all
+        room = MOST_SYNCS if is_for_all else 0
         for lane, segment in self._touched:
-            if lane.rest_until > now:
+            is_open = lane.state is LaneState.OPEN
+            is_asked = is_open or segment.is_urgent or lane in removing
+            if lane.rest_until > now or not (is_for_all or is_asked):
                 left.append((lane, segment))
                 continue
             segment.is_touched = False
-            is_due = segment.is_urgent or 0 < segment.deadline <= now or lane in removing
-            batch.add(lane, segment, is_synced=is_due or (is_urgent and lane.state is LaneState.OPEN))
+            is_due = 0 < segment.deadline <= now and (is_asked or room > 0)
+            room -= is_due and not is_asked
+            is_synced = is_due or segment.is_urgent or lane in removing or (is_urgent and is_open)
+            batch.add(lane, segment, is_synced=is_synced)
         self._touched = left
         if len(self._unsynced) > len(batch.entries):
             for segment, lane in self._unsynced.items():
-                is_due = segment.is_urgent or 0 < segment.deadline <= now or lane in removing
-                if is_due and not segment.is_touched and segment not in batch.entries and lane.rest_until <= now:
+                if segment.is_touched or segment in batch.entries or lane.rest_until > now:
+                    continue
+                is_due = 0 < segment.deadline <= now
+                if segment.is_urgent or lane in removing or (is_due and (lane.state is LaneState.OPEN or room > 0)):
+                    room -= 1
                     batch.add(lane, segment, is_synced=True)
+        self._has_more = is_for_all and room <= 0
         for segment in batch.entries:
             self._unsynced.pop(segment, None)
 
@@ -414,8 +440,13 @@ class Journal:
     def _go_on(self) -> None:
         if self._is_urgent:
             self._hurry()
+        elif self._has_more:
+            self._closed_at = 0.0
+            self._hurry()
         elif self._touched and self._soon is None:
-            self._soon = self._loop.call_later(APPEND_DELAY, self._flush)
+            is_open = any(lane.state is LaneState.OPEN for lane, _ in self._touched)
+            wait = 0.0 if is_open else self._closed_at - self._monotonic()
+            self._soon = self._loop.call_later(max(APPEND_DELAY, wait), self._flush)
 
     def _confirm(self, lane: Lane, entries: list[Sequence[Any]], turned: Turned) -> None:
         """These records are synced."""
@@ -616,11 +647,12 @@ class Journal:
 class _Batch:
     """What one turn is made of."""
 
-    __slots__ = ("blobs", "entries", "journal", "now", "removals", "segments", "waiters", "writes")
+    __slots__ = ("blobs", "entries", "is_for_all", "journal", "now", "removals", "segments", "waiters", "writes")
 
-    def __init__(self, journal: Journal, now: float) -> None:
+    def __init__(self, journal: Journal, now: float, *, is_for_all: bool) -> None:
         self.journal = journal
         self.now = now
+        self.is_for_all = is_for_all  # closed lanes where nobody waits have their part in it
         self.writes: list[Write] = []
         self.segments: list[tuple[Lane, Segment, int]] = []  # with the offset up to which it is written
         self.entries: dict[Segment, list[Sequence[Any]]] = {}  # of the segments that are synced
