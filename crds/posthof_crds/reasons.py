@@ -191,9 +191,22 @@ MEANINGS: dict[Reason, str] = {
 }
 
 _READY = (Reason.READY, Reason.NOT_READY, Reason.INVALID, Reason.PAUSED, Reason.DELETING)
-_ACCEPTED = (Reason.ACCEPTED, Reason.NO_MTA, Reason.INVALID, Reason.NOT_ALLOWED)
+_ACCEPTED = (Reason.ACCEPTED, Reason.NO_MTA, Reason.INVALID, Reason.NOT_ALLOWED, Reason.PAUSED)
 _RECONCILING = (Reason.PROGRESSING, Reason.ROLLING_OUT, Reason.DRAINING, Reason.DELETING)
 _STALLED = (Reason.INVALID, Reason.APPLY_FAILED, Reason.CONFIG_TOO_LARGE, Reason.LANES_NEED_ONE_NODE)
+
+_TROUBLE = (
+    Reason.ISSUER_MISSING,
+    Reason.ISSUER_FAILED,
+    Reason.CERT_MANAGER_MISSING,
+    Reason.SECRET_TAKEN,
+    Reason.SECRET_MISSING,
+    Reason.SECRET_KEY_MISSING,
+    Reason.PAIR_INVALID,
+    Reason.NAMES_MISSING,
+    Reason.NOT_YET_VALID,
+    Reason.EXPIRED,
+)
 
 CONDITIONS: dict[str, tuple[ConditionText, ...]] = {
     "MTA": (
@@ -313,16 +326,7 @@ CONDITIONS: dict[str, tuple[ConditionText, ...]] = {
                 *_READY,
                 Reason.ISSUED,
                 Reason.ISSUING,
-                Reason.ISSUER_MISSING,
-                Reason.ISSUER_FAILED,
-                Reason.CERT_MANAGER_MISSING,
-                Reason.SECRET_TAKEN,
-                Reason.SECRET_MISSING,
-                Reason.SECRET_KEY_MISSING,
-                Reason.PAIR_INVALID,
-                Reason.NAMES_MISSING,
-                Reason.NOT_YET_VALID,
-                Reason.EXPIRED,
+                *_TROUBLE,
             ),
         ),
         ConditionText(Condition.ISSUING, "A certificate is being made.", (Reason.ISSUING, Reason.RENEWING), True),
@@ -332,6 +336,16 @@ CONDITIONS: dict[str, tuple[ConditionText, ...]] = {
             (Reason.SERVED, Reason.NOT_SERVED, Reason.NOT_USED),
         ),
         ConditionText(Condition.RECONCILING, "A change is on its way.", _RECONCILING, True),
-        ConditionText(Condition.STALLED, "It does not go on without somebody's help.", _STALLED, True),
+        ConditionText(
+            Condition.STALLED,
+            "It does not go on without somebody's help.",
+            (Reason.INVALID, Reason.APPLY_FAILED, *_TROUBLE),
+            True,
+        ),
     ),
 }
+
+
+def is_documented(kind: str, condition: str, reason: str) -> bool:
+    """Whether a condition of this kind may have this reason: for tests, and for what watches a cluster."""
+    return any(condition == each.type and reason in each.reasons for each in CONDITIONS.get(kind, ()))
