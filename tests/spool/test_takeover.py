@@ -14,6 +14,7 @@ from posthof_pod.model import Held
 from posthof_pod.replies import Temporary
 from posthof_pod.spool import FlockLiveness, Verdict, Volume, adopt, layout, new_worker
 from posthof_pod.spool.check import check
+from posthof_pod.spool.protocol import Holding
 
 
 def test_a_surviving_worker_takes_over_by_itself(tmp_path: Path) -> None:
@@ -327,5 +328,60 @@ def test_a_segment_of_settles_has_no_end_and_keeps_none_in_memory(tmp_path: Path
             await third.spool.adopt_now()
             assert {live.waiting for live in third.lives} == {(Held(0, 5000.0, 19),)}
             assert len(third.lives) == 20
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.005, 0.02, 0.05])
+def test_a_stop_in_the_middle_of_a_take_over_gives_back_what_was_claimed(tmp_path: Path, pause: float) -> None:
+    async def main() -> None:
+        async with killed(settings(tmp_path, lane_messages=2)) as dead:
+            ids = {(await dead.put()).envelope.id for _ in range(80)}
+        async with running(settings(tmp_path)) as second:
+            await asyncio.sleep(pause)
+        assert not found(tmp_path, f"workers/{second.spool.worker_id}/*")
+        for lane in (tmp_path / "lanes").iterdir():
+            files = layout.sort_out(os.listdir(lane))
+            last = os.readlink(lane / f"own.{files.claim}")
+            assert last == dead.spool.worker_id or files.claim in files.frees
+        async with running(settings(tmp_path)) as third:
+            await third.spool.adopt_now()
+            assert {live.envelope.id for live in third.lives} == ids
+            assert len(third.lives) == len(ids)
+
+    asyncio.run(main())
+
+
+def test_a_lane_that_may_be_poison_is_taken_alone(tmp_path: Path) -> None:
+    """If its taker dies of it, no other lane is claimed and not begun; if of another one, it is not blamed."""
+
+    async def main() -> None:
+        async with killed(settings(tmp_path, lane_messages=2)) as dead:
+            for _ in range(40):
+                await dead.put()
+        suspect = min((tmp_path / "lanes").iterdir())
+        (suspect / "own.2").symlink_to(dead.spool.worker_id)
+        harness = Harness(settings(tmp_path))
+        adopter = harness.spool._adopter
+        filling: set[str] = set()
+        beside: list[str] = []
+        read, bring_in = adopter._read, adopter._bring_in
+
+        async def reading(name: str, holding: Holding, *, is_proven: bool) -> adopt.Taken | None:
+            if name == suspect.name:
+                beside.extend(filling)
+            return await read(name, holding, is_proven=is_proven)
+
+        async def bringing(taken: adopt.Taken) -> None:
+            filling.add(taken.lane.name)
+            await asyncio.sleep(0.01)
+            await bring_in(taken)
+            filling.discard(taken.lane.name)
+
+        adopter._read, adopter._bring_in = reading, bringing  # type: ignore[method-assign]  # to see when they run
+        await harness.spool.start()
+        await until(lambda: len(harness.lives) == 40)
+        await harness.spool.stop()
+        assert beside == []
 
     asyncio.run(main())
