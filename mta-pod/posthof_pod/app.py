@@ -17,6 +17,7 @@ import socket
 import ssl
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -107,6 +108,7 @@ class Worker:
                 "adopt": self.adopt,
                 "reopen": self.reopen,
                 "pods": self.know_pods,
+                "clients": self.clients,
             },
             on_close=self._orphaned,
             on_error=self.events.internal_error,
@@ -346,6 +348,14 @@ class Worker:
         stats[duplicates] = stats.get(duplicates, 0) + spool.pop("possible_duplicates", 0)
         stats.update({metric: spool[name] for name, metric in _SPOOL.items() if name in spool})
         return stats
+
+    async def clients(self, payload: Any) -> dict[str, int]:
+        """Sessions of public listeners by the address they came with, lately."""
+        now = self.loop.time()
+        found: Counter[str] = Counter()
+        for listening in self.listeners.values():
+            found.update(listening.desk.seen.counts(now))
+        return dict(found)
 
     async def adopt(self, payload: Any) -> None:
         """A worker was reaped: take over its lanes at once."""

@@ -44,6 +44,7 @@ def test_a_pod_without_a_configuration_is_alive_says_what_it_waits_for_and_begin
     assert (told["pod"], told["node"], told["workers"]) == ("edge-a", "node-a", 2)
     assert told["revision"] == told["desired"] == revision
     assert told["spool"]["healthy"]
+    assert told["clients"] == {"total": 0, "private": 0, "addresses": []}  # they came to a listener of role Internal
     assert told["spool"]["free_bytes"] > 0
     pod.signal()
     assert pod.wait() == 0

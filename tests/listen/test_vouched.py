@@ -6,6 +6,7 @@ import pytest
 
 from posthof_crds.engine import Listener, ListenerRole
 from posthof_pod.listen.reception import FrontDesk
+from posthof_pod.listen.seen import MOST, summed
 from posthof_pod.smtp.server import Dialogue
 
 NODE = "10.244.0.1"
@@ -71,3 +72,20 @@ def test_a_listener_that_begins_to_doubt_does_so_with_the_next_session() -> None
     assert front.session(NODE, 1).vouched == NODE
     front.swap(desk().listener, "mx.test", Nobody())  # type: ignore[arg-type]
     assert front.session(NODE, 1).vouched == ""
+
+
+def test_sessions_of_public_listeners_are_counted_by_address_within_bounds() -> None:
+    public = desk()
+    for _ in range(3):
+        public.session(NODE, 1)
+    public.session("203.0.114.1", 1)
+    assert public.seen.counts(1000.0) == {NODE: 3, "203.0.114.1": 1}
+    assert summed([public.seen.counts(1000.0), {"": 2}]) == (6, 3, (NODE, "203.0.114.1"))
+    public.seen.counts(2000.0)
+    assert public.seen.counts(3000.0) == {}
+    for n in range(MOST + 5):
+        public.session(f"10.1.{n >> 8}.{n & 255}", 1)
+    assert public.seen.counts(3000.0)[""] == 5
+    inside = desk(role="Internal")
+    inside.session(NODE, 1)
+    assert inside.seen.counts(1000.0) == {}

@@ -7,6 +7,7 @@ answer), ASK (an answer with the same number follows), ANSWER, FAILED (payload: 
 What is said
   to the worker   ask  config   Swap           -> {"revision": ...}; FAILED: the old configuration stays
                   ask  stats                   -> dict[str, number] (observe/metrics.py)
+                  ask  clients                 -> dict[IP address, sessions lately] of public listeners
                   ask  stop     {"seconds": n} -> None, once nothing listens; the process ends when it is drained
                   tell adopt    {"dead": [spool worker ids]}: their supervisor reaped them
                   tell reopen                  : the log file was rotated

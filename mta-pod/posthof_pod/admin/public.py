@@ -25,9 +25,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from aiohttp import web
 
 from posthof_crds import report as reports
-from posthof_crds.report import QueueCounts, Report, SpoolState
+from posthof_crds.report import ClientCounts, QueueCounts, Report, SpoolState
 from posthof_pod.admin import token
 from posthof_pod.admin.http import Handler, answer, installed_version, metrics_of
+from posthof_pod.listen.seen import summed
 from posthof_pod.observe.metrics import Stats
 
 if TYPE_CHECKING:
@@ -103,8 +104,17 @@ async def report(house: Supervisor, identity: Identity) -> Report:
         certificates=served,
         queue=_queue(stats),
         spool=_spool(stats, len(house.crew.ready)),
+        clients=await _clients(house),
         uptime_seconds=round(time.monotonic() - house.started, 1),
     )
+
+
+async def _clients(house: Supervisor) -> ClientCounts | None:
+    answers, _ = await house.crew.ask_all("clients")
+    if not answers:
+        return None
+    total, private, addresses = summed([counts for _, counts in answers])
+    return ClientCounts(total=total, private=private, addresses=addresses)
 
 
 def _restart(house: Supervisor) -> list[str]:

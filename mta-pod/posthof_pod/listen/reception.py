@@ -19,6 +19,7 @@ from typing import Protocol
 from posthof_crds.engine import Listener, ListenerRole, TLSMode
 from posthof_pod.listen.limits import Clients
 from posthof_pod.listen.networks import Networks
+from posthof_pod.listen.seen import Seen
 from posthof_pod.replies import Reply
 from posthof_pod.smtp.gate import Gate, Session
 from posthof_pod.smtp.terms import Terms
@@ -92,6 +93,9 @@ class Listening(Protocol):
     @property
     def sessions(self) -> int: ...
 
+    @property
+    def desk(self) -> FrontDesk: ...
+
 
 class FrontDesk:
     """The Reception of a listener."""
@@ -111,6 +115,7 @@ class FrontDesk:
         self.contexts = contexts
         self.clock = clock  # monotonic seconds
         self.clients = Clients(listener.limits)
+        self.seen = Seen()
         self._blob_threshold = blob_threshold
         self.swap(listener, hostname, gate)
 
@@ -130,6 +135,8 @@ class FrontDesk:
         session = Session(client, listener=listener.name, role=listener.role, client_port=port)
         if not (self._vouches or is_named):
             session.vouched = ""
+        if client and listener.role is not ListenerRole.INTERNAL:
+            self.seen.add(client)
         session.has_xclient = session.vouched in self.front_ends
         return session
 
