@@ -51,7 +51,7 @@ class Million(NamedTuple):
 def measure(messages: int, folder: Path, say: Callable[[str], None]) -> Million:
     """Fill, look, stop, start cold, look again; `say` hears how far it is."""
     destinations = max(1, min(1000, messages // 100))
-    with DNSServer(_zone(destinations), ttl=86_400) as dns, sink() as target, place.below(folder, "million") as own:
+    with DNSServer(zone(destinations), ttl=86_400) as dns, sink() as target, place.below(folder, "million") as own:
         system = PosthofSystem(own, 0, documents=_ways_out(target.port), mta={"resolver": [dns.address]})
         system.start()
         try:
@@ -70,7 +70,7 @@ def measure(messages: int, folder: Path, say: Callable[[str], None]) -> Million:
             started = time.monotonic()
             system.stop()
             stopped = time.monotonic() - started
-            _drop_caches()
+            drop_caches()
             say("cold start")
             started = time.monotonic()
             system.start()
@@ -86,7 +86,7 @@ def measure(messages: int, folder: Path, say: Callable[[str], None]) -> Million:
     return result
 
 
-def _zone(destinations: int) -> dict[str, dict[str, str]]:
+def zone(destinations: int) -> dict[str, dict[str, str]]:
     """Each domain has an MX host with an address of its own below 127.2.0.0/16."""
     zone: dict[str, dict[str, str]] = {}
     for n in range(destinations):
@@ -132,7 +132,7 @@ def _settled(system: PosthofSystem, messages: int) -> None:
         raise Stalled(f"{failure}; there are {system.posthof.waiting()}") from None
 
 
-def _drop_caches() -> None:
+def drop_caches() -> None:
     """Make the start a cold one, where we may: write everything back and forget the page cache."""
     os.sync()
     with contextlib.suppress(OSError):

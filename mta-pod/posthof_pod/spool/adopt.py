@@ -374,6 +374,7 @@ class Adopter:
             segment = Segment(scan.name, size=min(scan.end, scan.cut), nonce=scan.nonce)
             segment.is_kept = scan.is_kept
             segment.is_pinned = scan.unknown > 0
+            scan.records = []  # added up by now
             lane.add_segment(segment)
         core.journal.resume(lane, *opened)
         return lane
