@@ -110,7 +110,7 @@ def _text(key: str, operator: str, values: tuple[str, ...]) -> str:
     return f"{key} {'in' if operator == 'In' else 'notin'} ({','.join(values)})"
 
 
-_NEED = re.compile(r"(!?)([^ ,=()!]+)(?:=([^,()]*)| (in|notin) \(([^()]*)\))?(?:,|$)")
+_NEED = re.compile(r"(!?)([^ ,=()!]+)(?:=([^,()= ]*)| (in|notin) \(([^()]*)\))?(?:,|$)")
 
 
 def parse(text: str) -> Selector:
