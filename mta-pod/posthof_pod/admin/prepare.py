@@ -31,6 +31,7 @@ class CannotStart(Exception):
 class Prepared:
     """Everything that needs privileges or may fail before there is a loop.
 
+    `unlimited`: see `cpus`.
     `has_public`: whether to serve `public_http` here; in a pod it is served before there is a configuration.
     `lenient`: a certificate that cannot be served yet is left out and told of in `complaints`: in a cluster it may
     come later, and mail must not wait for it. On one machine it is a mistake to mend before the start.
@@ -44,9 +45,10 @@ class Prepared:
         *,
         lenient: bool = False,
         has_public: bool = True,
+        unlimited: int = 0,
     ) -> None:
         self.config = config
-        self.workers = workers or config.workers or cpus()
+        self.workers = workers or config.workers or cpus(unlimited)
         self.ports = Ports(self.workers)
         self.http: list[socket.socket] = []
         self.public: list[socket.socket] = []
@@ -128,14 +130,15 @@ def refuse_roles(config: EngineConfig) -> None:
         )
 
 
-def cpus(cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """How many workers a house has that is told nothing: as many as the CPUs it may use, in a container its limit."""
+def cpus(unlimited: int = 0, cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """How many workers a house has that is told nothing: as many as the CPUs it may use, in a container its limit.
+    `unlimited`: at most so many where there is no limit; 0: all."""
     count = len(os.sched_getaffinity(0))
     try:
         quota, period = cpu_max.read_text("ascii").split()
         return max(1, min(count, -(-int(quota) // int(period))))
     except (OSError, ValueError):  # no cgroup of version 2, or no limit ("max")
-        return count
+        return min(count, unlimited or count)
 
 
 def bind_public(settings: HTTPSettings) -> list[socket.socket]:

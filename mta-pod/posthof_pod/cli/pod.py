@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 STDOUT = 1
 AGAIN = 5.0  # seconds until a start that failed is tried again, unless something new comes earlier
+UNLIMITED = 4  # workers at most where the container has no CPU limit: a node's 64 CPUs are not ours
 STOP = 30.0  # seconds for a clean stop once the settling is over: a slow client may end its message
 
 
@@ -158,7 +159,13 @@ class _Pod:
             return None, "; ".join(compiled.errors)
         try:
             prepared = await asyncio.to_thread(
-                Prepared, compiled.config, compiled.secrets, self._workers, lenient=True, has_public=False
+                Prepared,
+                compiled.config,
+                compiled.secrets,
+                self._workers,
+                lenient=True,
+                has_public=False,
+                unlimited=UNLIMITED,
             )
         except CannotStart as error:
             return None, "; ".join(error.problems)
