@@ -1,4 +1,4 @@
-"""Namespaced mode: no right for the whole cluster, no webhook; it serves its namespaces and leaves the others alone."""
+"""Namespaced mode: no right for the whole cluster, no webhook; it serves its namespaces, others are left alone."""
 
 from __future__ import annotations
 

@@ -120,6 +120,6 @@ def known(stage: Stage) -> list[str]:
     versions += [(group["name"], f"/apis/{group['preferredVersion']['groupVersion']}") for group in groups]
     found = []
     for group, path in versions:
-        for one in stage.api.json("GET", path)["resources"]:
-            found.append(f"{one['name']}.{group}" if group else one["name"])
+        names = [one["name"] for one in stage.api.json("GET", path)["resources"]]
+        found += [f"{name}.{group}" if group else name for name in names]
     return sorted(found)
