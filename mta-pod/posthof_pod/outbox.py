@@ -1,8 +1,8 @@
 """What sessions have to say, written together at the end of a turn of the loop.
 
-A write to a socket passes the whole network stack and wakes the peer, who then competes for the processor. Between two
-pieces of our own work that costs both their caches; one behind the other, a dozen writes cost far less than a dozen
-times one.
+A write to a socket passes the whole network stack and wakes the peer, who then competes for the processor. Between
+two pieces of our own work that costs both their caches; one behind the other, a dozen writes cost far less than a
+dozen times one.
 
 Rules
 - Octets of one transport leave in the order they were given. Whoever closes a transport, shuts it half or puts TLS on
@@ -13,10 +13,9 @@ Rules
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
-Pieces = bytes | memoryview | Sequence[bytes | memoryview]
+Pieces = bytes | memoryview | tuple[bytes | memoryview, ...]
 
 
 class Outbox:
@@ -41,12 +40,15 @@ class Outbox:
         self._is_due = False
         waiting, self._waiting = self._waiting, []
         for transport, data in waiting:
-            if transport.is_closing():
-                continue
-            if isinstance(data, bytes | memoryview):
-                transport.write(data)
-            else:
-                transport.writelines(data)
+            try:
+                if transport.is_closing():
+                    continue
+                if isinstance(data, tuple):
+                    transport.writelines(data)
+                else:
+                    transport.write(data)
+            except Exception as error:  # a fault with one session is not the others'
+                self._loop.call_exception_handler({"message": "a write to a session", "exception": error})
 
 
 _OUTBOXES: WeakKeyDictionary[asyncio.AbstractEventLoop, Outbox] = WeakKeyDictionary()

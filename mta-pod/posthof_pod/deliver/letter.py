@@ -19,7 +19,8 @@ from posthof_pod.smtp.client import Transaction, is_sendable, rounds
 from posthof_pod.smtp.extensions import Carriage, Extensions, Need, carriage
 
 IN_LOOP = 262144  # bytes a conversion may have in the loop's thread; a larger one goes to another
-AT_ONCE = 65536  # bytes: a content up to this is written in one piece, by BDAT together with its envelope
+AT_ONCE = 131072  # bytes: a content up to this is written in one piece, by BDAT together with its envelope; a peer
+# that reads 220 bytes a second takes it within the time the dot has (RFC 5321 4.5.3.2.6)
 PIECE = 65536  # bytes a write of a content that is not sent in one piece
 
 

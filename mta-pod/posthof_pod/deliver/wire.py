@@ -13,7 +13,7 @@ Rules
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 from posthof_pod.model import Reason
@@ -85,7 +85,7 @@ class Wire(asyncio.Protocol):
         self.owed += owed
         self._put(self.transport, data)
 
-    def say_pieces(self, pieces: Sequence[bytes | memoryview], owed: int) -> None:
+    def say_pieces(self, pieces: tuple[bytes | memoryview, ...], owed: int) -> None:
         """Write several pieces as one, uncopied."""
         self.owed += owed
         self._put(self.transport, pieces)

@@ -23,7 +23,7 @@ from . import layout, record
 from .adopt import Adopter
 from .blob import Blob, BlobReader
 from .cache import Live, Stored
-from .core import Callbacks, Core, OnEvent
+from .core import LOOK_LASTS, Callbacks, Core, OnEvent
 from .journal import ACCEPTED, OTHER, SETTLED, TROUBLE
 from .keeper import Keeper
 from .lane import BLOB, LIVE, NESTED, PENDING, TRIED, Gone, Lane, LaneState
@@ -142,10 +142,11 @@ class Spool:
         The future fails with Temporary. It must not be dropped: a message whose future was cancelled is told to
         `on_live` once it is synced.
         """
+        core = self._core
         future: asyncio.Future[Stored] = self._loop.create_future()
         try:
             lane, number = self._lane_of(envelope.id)
-            if isinstance(body, Blob) or len(body) > self._core.settings.blob_threshold:
+            if isinstance(body, Blob) or len(body) > core.settings.blob_threshold:
                 self._commit_blob(future, lane, number, (envelope, trace, body, at_once), waiting)
                 return future
         except Temporary as failure:
@@ -163,7 +164,7 @@ class Spool:
         row = lane.add(number, place, count, in_memory)
         if count > 1 and waiting:
             lane.multi[row] = bytearray(states)
-        self._core.live += 1
+        core.live += 1
         entry[1] = row
         entry[3] = stored = Stored(lane.slot << 32 | lane.generations[row] << 24 | row, envelope, trace, body)
         self._cache.add(stored)
@@ -294,7 +295,9 @@ class Spool:
         connection without it. `recipients`: of those the message is sent to, where it has several."""
         core = self._core
         lane = self._lanes.get(ref >> 32)
-        if lane is None or lane.is_blocked or not lane.is_writable or not core.is_look_good():
+        if lane is None or lane.is_blocked or not lane.is_writable:
+            return False
+        if self._journal.is_fenced or core.monotonic() - core.last_look >= LOOK_LASTS:
             return False
         row = ref & 0xFFFFFF
         if row >= len(lane.flags) or lane.generations[row] != ref >> 24 & 0xFF:
