@@ -52,6 +52,7 @@ class Request(NamedTuple):
     kind: str
     namespace: str
     name: str
+    manager: str = ""
 
 
 class Failure(Exception):
@@ -229,7 +230,7 @@ class FakeApi:
     ) -> web.StreamResponse:
         kind, namespace, name = key
         verb = _verb(http, name, sub)
-        request = Request(verb, kind, namespace, name)
+        request = Request(verb, kind, namespace, name, http.query.get("fieldManager", ""))
         raw = msgspec.json.decode(await http.read() or b"{}")
         if verb == "create":
             request = request._replace(name=raw["metadata"]["name"])
