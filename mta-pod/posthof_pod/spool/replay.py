@@ -190,7 +190,10 @@ def _walk(disk: Disk, fd: int, nonce: bytes, found: Scan) -> None:
         found.gaps.append((0, NONCE_BYTES))  # the first copy of the nonce went bad, not the record behind it
         found.nonce = nonce = other
     foot = record.FOOTER.size
-    while at < found.size:
+    while True:
+        at = _take_sound(window, at, nonce, found)
+        if at >= found.size:
+            break
         length = window.check(at, nonce)
         if length < 0:
             sound = _next_sound(window, at + 1, nonce)
@@ -214,6 +217,27 @@ def _walk(disk: Disk, fd: int, nonce: bytes, found: Scan) -> None:
             found.is_sealed = True
             found.end = found.size
             break
+
+
+def _take_sound(window: _Window, at: int, nonce: bytes, found: Scan) -> int:
+    """Take the records in the window from `at` on, as long as they check and nothing is to be said of them: where
+    the first other one begins."""
+    data, here = window.data, at - window.base
+    if here < 0:
+        return at
+    view, size, take = memoryview(data), len(data), found.records.append
+    while size - here >= HEADER_BYTES:
+        mark, version, kind, flags, length, meta, crc = HEADER.unpack_from(data, here)
+        begin = here + HEADER_BYTES
+        end = begin + length
+        if mark != nonce or version != record.VERSION or kind == END or meta > length or end > size:
+            break
+        if crc32(view[begin:end], crc32(view[here : begin - 4])) != crc:
+            break
+        take(_new(Raw, (kind, flags, window.base + here, length, data[begin : begin + meta])))
+        here = end
+        found.end = window.base + here
+    return window.base + here
 
 
 def _next_sound(window: _Window, at: int, nonce: bytes) -> int:
