@@ -17,6 +17,7 @@ import yaml
 
 from kit import charts
 from posthof_crds.load import KINDS
+from posthof_operator.settings import Settings
 
 SCHEMAS = charts.ROOT / "tests" / "vectors" / "crd-schemas"
 MONITORING = {"PodMonitor": "podmonitor_v1", "PrometheusRule": "prometheusrule_v1"}
@@ -199,14 +200,26 @@ def test_a_minimal_release_is_one_deployment() -> None:
 
 def test_the_webhook_is_registered_for_our_kinds_and_lets_everything_through_when_it_is_away() -> None:
     [registered] = charts.of_kind("default", "ValidatingWebhookConfiguration")
-    [hook] = registered["webhooks"]
-    assert hook["failurePolicy"] == "Ignore"
-    assert hook["sideEffects"] == "None"
-    assert [rule["apiGroups"] for rule in hook["rules"]] == [["posthof.dev"]]
-    assert "caBundle" not in hook["clientConfig"]  # the operator writes it, a later helm upgrade leaves it alone
+    ours, secrets = registered["webhooks"]
     services = {one["metadata"]["name"]: one for one in charts.of_kind("default", "Service")}
-    service = services[hook["clientConfig"]["service"]["name"]]
-    assert service["spec"]["ports"][0]["port"] == hook["clientConfig"]["service"]["port"]
+    for hook in (ours, secrets):
+        assert hook["failurePolicy"] == "Ignore"
+        assert hook["sideEffects"] == "None"
+        assert "caBundle" not in hook["clientConfig"]  # the operator writes it, a later helm upgrade leaves it alone
+        service = services[hook["clientConfig"]["service"]["name"]]
+        assert service["spec"]["ports"][0]["port"] == hook["clientConfig"]["service"]["port"]
+    assert [rule["apiGroups"] for rule in ours["rules"]] == [["posthof.dev"]]
+    assert [(rule["resources"], rule["operations"]) for rule in secrets["rules"]] == [(["secrets"], ["DELETE"])]
+
+
+def test_the_operator_finds_the_webhook_under_the_names_the_chart_gives_it() -> None:
+    [registered] = charts.of_kind("default", "ValidatingWebhookConfiguration")
+    client = registered["webhooks"][0]["clientConfig"]["service"]
+    told = Settings(namespace=client["namespace"], webhook_service=client["name"])
+    assert told.webhook_configuration == registered["metadata"]["name"]
+    roles = charts.of_kind("default", "Role")
+    readable = [name for role in roles for rule in role["rules"] for name in rule.get("resourceNames", ())]
+    assert f"{client['name']}-tls" in readable
 
 
 def test_selectors_find_the_pods_and_only_them() -> None:
