@@ -5,8 +5,8 @@ two pieces of our own work that costs both their caches; one behind the other, a
 dozen times one.
 
 Rules
-- Octets of one transport leave in the order they were given. Whoever closes a transport, shuts it half or puts TLS on
-  it calls `flush` first; what was for a transport that closed otherwise is dropped.
+- Octets of one transport leave in the order they were given, and so does its end (`close`). Whoever shuts a transport
+  half or puts TLS on it calls `flush` first; what was for a transport that closed otherwise is dropped.
 - Nothing waits for more than the end of the present turn.
 """
 
@@ -25,12 +25,19 @@ class Outbox:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._waiting: list[tuple[asyncio.WriteTransport, Pieces]] = []
+        self._waiting: list[tuple[asyncio.WriteTransport, Pieces | None]] = []  # None: close
         self._is_due = False
 
     def put(self, transport: asyncio.WriteTransport, data: Pieces) -> None:
         """Octets, or several pieces of them, for a transport."""
         self._waiting.append((transport, data))
+        if not self._is_due:
+            self._is_due = True
+            self._loop.call_soon(self.flush)
+
+    def close(self, transport: asyncio.WriteTransport) -> None:
+        """Close a transport once all that was put for it is written."""
+        self._waiting.append((transport, None))
         if not self._is_due:
             self._is_due = True
             self._loop.call_soon(self.flush)
@@ -45,8 +52,10 @@ class Outbox:
                     continue
                 if isinstance(data, tuple):
                     transport.writelines(data)
-                else:
+                elif data is not None:
                     transport.write(data)
+                else:
+                    transport.close()
             except Exception as error:  # a fault with one session is not the others'
                 self._loop.call_exception_handler({"message": "a write to a session", "exception": error})
 

@@ -20,6 +20,10 @@ class Paper:
     def write(self, data: bytes) -> None:
         self.log.append((self.name, data))
 
+    def close(self) -> None:
+        self.closing = True
+        self.log.append((self.name, None))
+
     def writelines(self, pieces: tuple[bytes, ...]) -> None:
         self.log.append((self.name, b"|".join(pieces)))
 
@@ -58,5 +62,40 @@ def test_a_flush_writes_at_once_and_what_closed_gets_nothing() -> None:
         assert log == [("one", b"a")]
         await asyncio.sleep(0)
         assert log == [("one", b"a")]
+
+    asyncio.run(main())
+
+
+def test_an_end_comes_behind_what_was_said_before_and_nothing_behind_it() -> None:
+    async def main() -> None:
+        log: list[tuple[str, object]] = []
+        outbox = outbox_of(asyncio.get_running_loop())
+        one, two = Paper(log, "one"), Paper(log, "two")
+        put(outbox, one, b"bye")
+        outbox.close(cast(asyncio.WriteTransport, one))
+        put(outbox, one, b"late")
+        put(outbox, two, b"a")
+        await asyncio.sleep(0)
+        assert log == [("one", b"bye"), ("one", None), ("two", b"a")]
+
+    asyncio.run(main())
+
+
+def test_a_session_whose_write_fails_costs_the_others_nothing() -> None:
+    class Torn(Paper):
+        def write(self, data: bytes) -> None:
+            raise RuntimeError("the handler is closed")
+
+    async def main() -> None:
+        log: list[tuple[str, object]] = []
+        told: list[object] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: told.append(context["exception"]))
+        outbox = outbox_of(loop)
+        put(outbox, Torn(log, "torn"), b"a")
+        put(outbox, Paper(log, "whole"), b"b")
+        await asyncio.sleep(0)
+        assert log == [("whole", b"b")]
+        assert len(told) == 1
 
     asyncio.run(main())

@@ -353,8 +353,7 @@ class Connection(asyncio.Protocol):
                 self._serve(dialogue)
             self._heard = self._clock()
             if self._has_eof and not dialogue.request:
-                self._house.outbox.flush()
-                self._transport.close()
+                self._house.outbox.close(self._transport)
         except Exception as error:
             self._broken(error)
 
@@ -421,8 +420,7 @@ class Connection(asyncio.Protocol):
         if dialogue.has_quit or self._house.is_draining:
             self._phase = _LINGER
             self._heard = self._clock()
-            self._house.outbox.flush()
-            self._transport.close()
+            self._house.outbox.close(self._transport)
         else:
             self._say_farewell(b"")
 
