@@ -400,7 +400,8 @@ class Journal:
             is_synced = is_due or segment.is_urgent or lane in removing or (is_urgent and is_open)
             batch.add(lane, segment, is_synced=is_synced)
         self._touched = left
-        if len(self._unsynced) > len(batch.entries):
+        may_be_asked = is_for_all or removing or self._waiters
+        if may_be_asked and len(self._unsynced) > len(batch.entries):
             for segment, lane in self._unsynced.items():
                 if segment.is_touched or segment in batch.entries or lane.rest_until > now:
                     continue
