@@ -15,7 +15,7 @@ import logging
 import signal
 from collections.abc import AsyncIterator
 
-from posthof_operator import crew, health, informer, routes
+from posthof_operator import crew, health, informer, namespaces, routes
 from posthof_operator.access import Access
 from posthof_operator.api import Api, ApiError
 from posthof_operator.certs.reconcile import Certificates
@@ -119,6 +119,7 @@ async def work(world: World, access: Access, *, election: Election, canary: Cana
         tasks += [
             group.create_task(crew.work(world, settings.workers), name="crew"),
             group.create_task(_list_again(world), name="lists"),
+            group.create_task(namespaces.follow(world.api, store, settings), name="namespaces"),
             group.create_task(canary.run(), name="canary"),
             group.create_task(Keeper(settings).run(world), name="webhook certificate"),
         ]
@@ -145,6 +146,7 @@ async def read(world: World) -> None:
     while True:
         try:
             await informer.relist(world.api, world.store, world.settings, world.metrics)
+            await namespaces.look(world.api, world.store, world.settings)
             return
         except ApiError as error:
             log.warning("the first list: %s", error)
