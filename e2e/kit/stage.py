@@ -255,7 +255,7 @@ class Stage:
         """Delete the namespace and wait until it is gone. MTAs first, as a person would: a namespace that is deleted
         with pods that take their time looks at them again only after half of their grace."""
         self.until("MTAs and actors are being deleted", self._emptied)
-        self.until("no pod is left", lambda: not self.api.list("v1", "Pod", self.namespace), wanted=20)
+        self.until("no pod is left", lambda: not self.api.list("v1", "Pod", self.namespace), wanted=60)
         self.until("the namespace is being deleted", self._deleted)
         self.until(
             f"namespace {self.namespace} is gone", lambda: self.api.get("v1", "Namespace", self.namespace) is None
