@@ -47,7 +47,7 @@ def closest(word: str, known: Iterable[str]) -> str:
     return by_lower[found[0]] if found else ""
 
 
-def did_you_mean(word: str, known: Sequence[str], *, quote: str = '"', limit: int = 24) -> str:
+def did_you_mean(word: str, known: Sequence[str], *, quote: str = '"', limit: int = 32) -> str:
     """A sentence for a word that is not among the known ones; the list itself where it is short enough to read."""
     names = ", ".join(known) if len(known) <= limit else f"{len(known)} names"
     meant = closest(word, known)
