@@ -19,7 +19,18 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from posthof_pod.model import Envelope, Outcome, Reason, Recipient, Status
-from posthof_pod.observe.line import ERROR, INFO, WARNING, Line, decode, encode_onto, readable, wants_colour
+from posthof_pod.observe.line import (
+    ERROR,
+    INFO,
+    WARNING,
+    Accepted,
+    Line,
+    Passed,
+    decode,
+    encode_onto,
+    readable,
+    wants_colour,
+)
 from posthof_pod.observe.log import Log
 from posthof_pod.observe.metrics import Histogram, Stats, labelled
 from posthof_pod.observe.ring import Ring
@@ -92,7 +103,7 @@ class Events:
         self.accepted_bytes += envelope.size
         first = recipients[0]
         is_one = len(recipients) == 1
-        line = Line(
+        line = Accepted(
             self._now(),
             "accepted",
             self.worker,
@@ -104,14 +115,13 @@ class Events:
             envelope.client_name,
             listener,
             envelope.role,
-            "",
             tls,
+            envelope.size,
+            first.rule if is_one else rules_of(recipients),
         )
-        line.size = envelope.size
-        line.rule = first.rule if is_one else rules_of(recipients)
         if not is_one or first.original:
             line.original = tuple(dict.fromkeys([r.original for r in recipients if r.original]))
-        self._line(line)
+        self._usual(line)
 
     def refused(
         self,
@@ -197,7 +207,7 @@ class Events:
         to = recipients[index]
         now = self._now()
         delay = int((self._wall - envelope.arrived) * 1000 + 0.5) / 1000
-        line = Line(
+        passed = Passed(
             now,
             FINISHED[status],
             self.worker,
@@ -205,10 +215,6 @@ class Events:
             envelope.message_id,
             envelope.sender,
             (to.address,) if count == 1 else tuple([recipients[one.recipient].address for one in same]),
-            "",
-            "",
-            "",
-            "",
             host,
             tls,
             enhanced,
@@ -216,14 +222,16 @@ class Events:
             delay,
             envelope.size,
             to.rule,
+            attempts if attempts > 1 else 0,
         )
-        if attempts > 1:
-            line.attempts = attempts
         self._finished[status] += count
         if status <= RELAYED:
             self.delays.observe(delay, count)
-            self._line(line)
+            self._usual(passed)
         else:
+            line = Line(now, passed.event)
+            for name in PASSED:
+                setattr(line, name, getattr(passed, name))
             self._unfinished(line, status, reason, count, due)
 
     def _unfinished(self, line: Line, status: int, reason: str, count: int, due: float) -> None:
@@ -529,6 +537,14 @@ class Events:
         self._text = text = f"{self._second_text}{millisecond:03d}Z"
         return text
 
+    def _usual(self, line: Accepted | Passed) -> None:
+        """One of the two lines of a message that meets nothing unusual: never loud."""
+        self.total += 1
+        encode_onto(line, self._turn)
+        self._turn_lines += 1
+        if not self._is_due:
+            self._write_soon()
+
     def _line(self, line: Line, *, loud: bool = False) -> None:
         self.total += 1
         encode_onto(line, self._turn)
@@ -536,11 +552,14 @@ class Events:
         if self._rank > 1 and loud and (self._rank == 2 or line.level == ERROR):
             encode_onto(line, self._loud)
         if not self._is_due:
-            if self.loop is None:
-                self.flush()
-            else:
-                self._is_due = True
-                self.loop.call_later(GATHER, self.flush)
+            self._write_soon()
+
+    def _write_soon(self) -> None:
+        if self.loop is None:
+            self.flush()
+        else:
+            self._is_due = True
+            self.loop.call_later(GATHER, self.flush)
 
     def _about(self, envelope: Envelope, event: str, to: tuple[str, ...]) -> Line:
         line = Line(self._now(), event, self.worker, envelope.id, envelope.message_id, envelope.sender, to)
@@ -579,6 +598,7 @@ class Events:
 
 
 # By Status. Plain tuples and integers: hashing and comparing enum members costs more than the rest of an event.
+PASSED = Passed.__struct_fields__
 FINISHED = ("delivered", "relayed", "deferred", "bounced", "expired", "discarded", "held", "uncertain")
 RELAYED = int(Status.RELAYED)
 CODES = ("", *(f"{code} " for code in range(1, 1000)))
@@ -615,6 +635,12 @@ class RecordedEvents(Events):
     def _line(self, line: Line, *, loud: bool = False) -> None:
         self.lines.append(line)
         super()._line(line, loud=loud)
+
+    def _usual(self, line: Accepted | Passed) -> None:
+        as_written = bytearray()
+        encode_onto(line, as_written)
+        self.lines.append(decode(bytes(as_written)))
+        super()._usual(line)
 
     def named(self, event: str) -> list[Line]:
         """The lines of one event, in order."""

@@ -50,11 +50,51 @@ class Line(msgspec.Struct, omit_defaults=True, gc=False):
     level: str = INFO
 
 
+class Accepted(msgspec.Struct, omit_defaults=True, gc=False):
+    """The Line of a message that came in: the fields it has, in Line's order, at half the cost."""
+
+    time: str
+    event: str
+    worker: str = ""
+    queue_id: str = ""
+    message_id: str = ""
+    from_: str | None = msgspec.field(default=None, name="from")
+    to: tuple[str, ...] = ()
+    client: str = ""
+    client_name: str = ""
+    listener: str = ""
+    role: str = ""
+    tls: str = ""
+    size: int = -1
+    rule: str = ""
+    original: tuple[str, ...] = ()
+
+
+class Passed(msgspec.Struct, omit_defaults=True, gc=False):
+    """The Line of recipients who have their message, in the same way."""
+
+    time: str
+    event: str
+    worker: str = ""
+    queue_id: str = ""
+    message_id: str = ""
+    from_: str | None = msgspec.field(default=None, name="from")
+    to: tuple[str, ...] = ()
+    relay: str = ""
+    tls: str = ""
+    dsn: str = ""
+    reply: str = ""
+    delay: float = -1.0
+    size: int = -1
+    rule: str = ""
+    attempts: int = 0
+
+
 _encode = msgspec.json.Encoder()
 _decode = msgspec.json.Decoder(Line)
 
 
-def encode_onto(line: Line, lines: bytearray) -> None:
+def encode_onto(line: Line | Accepted | Passed, lines: bytearray) -> None:
     """Append the line and its newline to `lines`. Text that is not Unicode (surrogates) is mended, never raised."""
     begin = len(lines)
     try:
@@ -70,7 +110,7 @@ def decode(line: bytes) -> Line:
     return _decode.decode(line)
 
 
-def _mended(line: Line) -> Line:
+def _mended(line: Line | Accepted | Passed) -> Line | Accepted | Passed:
     values = []
     for name in line.__struct_fields__:
         value = getattr(line, name)
@@ -79,7 +119,7 @@ def _mended(line: Line) -> Line:
         elif isinstance(value, tuple):
             value = tuple(_unicode(one) for one in value)
         values.append(value)
-    return Line(*values)
+    return type(line)(*values)
 
 
 def _unicode(text: str) -> str:
