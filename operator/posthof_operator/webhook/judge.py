@@ -167,7 +167,7 @@ def _deleted(kind: str, namespace: str, name: str, old: Raw | None, view: View) 
 
 
 def _of_the_mail(name: str, old: Raw) -> str:
-    spool = old.get("spec", {}).get("spool") or {}
+    spool = _below(_below(old, "spec"), "spool")
     claim = spool.get("existingClaim") or f"{name}-spool"
     policy = spool.get("deletionPolicy", "Retain")
     if policy == "Delete":
@@ -180,12 +180,18 @@ def _of_the_mail(name: str, old: Raw) -> str:
 # -- texts -----------------------------------------------------------------------------------------------------------
 
 
+def _below(raw: object, name: str) -> Raw:
+    """An object inside another; empty where there is none."""
+    found = raw.get(name) if isinstance(raw, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
 def _flaws(flaws: Iterable[Flaw]) -> str:
     return " ".join(map(str, flaws))
 
 
 def _labels(raw: Raw) -> object:
-    return raw.get("metadata", {}).get("labels")
+    return _below(raw, "metadata").get("labels")
 
 
 def _cut(texts: Iterable[str]) -> tuple[str, ...]:
