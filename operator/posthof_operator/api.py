@@ -49,6 +49,11 @@ class ApiError(Exception):
         return self.status == 410 or self.reason in ("Expired", "Gone")
 
     @property
+    def is_passing(self) -> bool:
+        """The server is away, or too busy."""
+        return self.status in (0, 429) or self.status >= 500
+
+    @property
     def is_final(self) -> bool:
         """Asking the same again helps nobody: the object itself is refused."""
         return self.status in (400, 403, 405, 413, 415, 422)

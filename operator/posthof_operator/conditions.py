@@ -70,20 +70,41 @@ def shortened(message: str) -> str:
     return message if len(message) <= LONGEST else message[: LONGEST - 4] + " ..."
 
 
-def transitions(says: Iterable[Said], old: Sequence[Raw]) -> list[Said]:
-    """What is new in status or reason. An object without any condition yet has made none."""
-    before = {one["type"]: (one["status"], one["reason"]) for one in old}
-    if not before:
-        return []
-    return [one for one in says if before.get(one.type) != (one.status, one.reason)]
+class Transition(NamedTuple):
+    """What became so, worth an Event. `is_bad`: somebody should look."""
+
+    said: Said
+    is_bad: bool
 
 
-def is_bad(kind: str, one: Said) -> bool:
+def transitions(kind: str, says: Iterable[Said], old: Sequence[Raw]) -> list[Transition]:
+    """What went wrong, for a reason of its own; and what is all right again. A change on its way, and what an object
+    begins with, is neither."""
+    before = {one["type"]: Said(one["type"], one["status"], one["reason"], "") for one in old}
+    found = []
+    for one in says:
+        known = before.get(one.type)
+        was_bad, is_bad = known is not None and is_wrong(kind, known), is_wrong(kind, one)
+        if is_bad and (known is None or not was_bad or known.reason != one.reason):
+            found.append(Transition(one, True))
+        elif was_bad and not is_bad and is_right(kind, one):
+            found.append(Transition(one, False))
+    return found if before else []
+
+
+def is_right(kind: str, one: Said) -> bool:
+    return one.status != "Unknown" and one.is_true != _is_abnormal(kind, one)
+
+
+def is_wrong(kind: str, one: Said) -> bool:
     """Whether somebody should look: not while a change is on its way, and not for what nobody knows yet."""
-    if one.status == "Unknown" or one.type is Condition.RECONCILING or one.reason in _ON_THE_WAY:
+    if one.status == "Unknown" or one.type == Condition.RECONCILING or one.reason in _ON_THE_WAY:
         return False
-    is_abnormal = any(text.type == one.type and text.is_only_while_true for text in CONDITIONS[kind])
-    return one.is_true == is_abnormal
+    return one.is_true == _is_abnormal(kind, one)
+
+
+def _is_abnormal(kind: str, one: Said) -> bool:
+    return any(text.type == one.type and text.is_only_while_true for text in CONDITIONS[kind])
 
 
 def of_types(conditions: Iterable[Raw], types: Collection[str]) -> list[Raw]:

@@ -12,8 +12,10 @@ import logging
 import time
 
 from posthof_operator.api import ApiError
-from posthof_operator.workqueue import Task
+from posthof_operator.workqueue import LONGEST, Task
 from posthof_operator.world import Postponed, World
+
+AWAY = 5.0  # seconds between tries while the API server is away: back again, it must not wait for us
 
 log = logging.getLogger("posthof_operator.crew")
 
@@ -54,7 +56,8 @@ async def turn(world: World, task: Task) -> None:
 
 def _failed(world: World, task: Task, error: Exception) -> None:
     """Known troubles in one line, ours with where it happened."""
-    pause = world.queue.failed(task)
+    is_away = isinstance(error, ApiError) and error.is_passing
+    pause = world.queue.failed(task, AWAY if is_away else LONGEST)
     is_known = isinstance(error, ApiError | Postponed)
     reason = error.reason if isinstance(error, ApiError | Postponed) else type(error).__name__
     world.metrics.reconciles.labels(task.room, "failed").inc()

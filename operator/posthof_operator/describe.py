@@ -7,6 +7,7 @@ Rules of this file
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -17,7 +18,7 @@ from posthof_crds.report import Report
 from posthof_operator.apply import Outcome
 from posthof_operator.conditions import Said, said
 from posthof_operator.plan import Plan
-from posthof_operator.pods import is_alive, is_ready, why_not
+from posthof_operator.pods import has_ended, is_alive, is_ready, why_not
 from posthof_operator.resources import PAUSED, Raw
 from posthof_operator.snapshot import Seen
 from posthof_operator.telling import Voice
@@ -55,6 +56,7 @@ VOICE = Voice(
 )
 SEEN_OFTEN = 50  # sessions from which on their addresses mean something
 NEARLY_ALL = 0.99
+PATIENCE = 60.0  # seconds a pod may need for a configuration until something is wrong with it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +67,7 @@ class Look:
     plan: Plan | None = None
     outcome: Outcome = field(default_factory=Outcome)
     reports: Mapping[str, Report] = field(default_factory=dict)  # by pod
+    now: datetime.datetime
 
     @property
     def wanted(self) -> int:
@@ -78,6 +81,14 @@ class Look:
     def living(self) -> list[str]:
         """Names of pods that run and are not ending."""
         return [pod["metadata"]["name"] for pod in self.seen.pods if is_alive(pod)]
+
+    def seconds_of(self, type_: Condition, status: str) -> float:
+        """How long the object's status has said so; 0: it says something else."""
+        for one in (self.seen.mta.get("status") or {}).get("conditions") or ():
+            if one["type"] == type_ and one["status"] == status:
+                since = datetime.datetime.fromisoformat(one["lastTransitionTime"])
+                return (self.now - since).total_seconds()
+        return 0.0
 
     @property
     def is_rolling(self) -> bool:
@@ -94,22 +105,29 @@ class Look:
 def describe(look: Look) -> list[Said]:
     """All conditions, in the order of the contract."""
     if look.seen.is_paused:
-        return [_paused()]
+        return [_paused(), *_kept(look)]
     parts = [available(look), converged(look), spool(look), certificates(look), client_addresses(look)]
     stalls = stalled(look)
     ready = readiness(look, parts, stalls)
-    says = [ready, *parts]
-    if stalls is not None:
-        says.append(stalls)
-    elif not ready.is_true:
-        says.append(reconciling(look, ready))
-    return says
+    moves = None if stalls is not None else reconciling(look, [ready, *parts])
+    return [ready, *parts, *(one for one in (stalls, moves) if one is not None)]
 
 
 def _paused() -> Said:
     return Said(
         Condition.READY, "Unknown", Reason.PAUSED, f"Nothing is changed. Remove the annotation {PAUSED} to go on."
     )
+
+
+def _kept(look: Look) -> list[Said]:
+    """The other conditions as they were: nobody looks."""
+    old = (look.seen.mta.get("status") or {}).get("conditions") or ()
+    kept = VOICE.types - {Condition.READY, Condition.RECONCILING, Condition.STALLED}
+    return [
+        Said(Condition(one["type"]), one["status"], Reason(one["reason"]), one["message"])
+        for one in old
+        if one["type"] in kept
+    ]
 
 
 # ---------------------------------------------------------------------- one by one
@@ -248,19 +266,30 @@ def readiness(look: Look, parts: Iterable[Said], stalls: Said | None) -> Said:
             type_, False, reason, f"{ready} of {wanted} pods are ready. {' '.join(why_not(look.seen.pods))}".strip()
         )
     for one in parts:
-        if not one.is_true and one.type is not Condition.CLIENT_IP_PRESERVED:
+        if not (one.is_true or one.type is Condition.CLIENT_IP_PRESERVED or is_converging(look, one)):
             return said(type_, False, Reason.NOT_READY, f"{one.type}: {one.message}")
-    return said(type_, True, Reason.READY, f"{_pods(ready)} ready and up to date.")
+    return said(type_, True, Reason.READY, f"{_pods(ready)} ready.")
 
 
-def reconciling(look: Look, ready: Said) -> Said:
+def reconciling(look: Look, says: Iterable[Said]) -> Said | None:
+    """What is on its way, and None when nothing is."""
     if look.seen.is_deleting:
-        text = (
-            f"{queued(look.reports)} messages are delivered first." if look.reports else "Pods deliver what is left."
-        )
-        return said(Condition.RECONCILING, True, Reason.DRAINING, text)
-    reason = Reason.ROLLING_OUT if look.is_rolling else Reason.PROGRESSING
-    return said(Condition.RECONCILING, True, reason, ready.message)
+        left = f"{queued(look.reports)} messages" if look.reports else "what is left"
+        return said(Condition.RECONCILING, True, Reason.DRAINING, f"Pods deliver {left} first.")
+    for one in says:
+        if one.type is Condition.READY and not one.is_true:
+            reason = Reason.ROLLING_OUT if look.is_rolling else Reason.PROGRESSING
+            return said(Condition.RECONCILING, True, reason, one.message)
+        if is_converging(look, one):
+            return said(Condition.RECONCILING, True, Reason.PROGRESSING, one.message)
+    return None
+
+
+def is_converging(look: Look, one: Said) -> bool:
+    """Pods are taking a configuration, and not for long yet: nothing is wrong with pods that run the one before."""
+    if one.type is not Condition.CONFIG_CONVERGED or one.reason is not Reason.CONVERGING:
+        return False
+    return look.seconds_of(Condition.CONFIG_CONVERGED, "False") < PATIENCE
 
 
 # ---------------------------------------------------------------------- the rest of the status
@@ -278,10 +307,10 @@ def fields(look: Look, says: Iterable[Said]) -> Raw:
     oldest = min(loaded) if loaded else (assembly.revision if reports else None)
     wanted = look.wanted or old.get("replicas", 0)
     return {
-        "replicas": len(seen.pods),
+        "replicas": sum(not has_ended(pod) for pod in seen.pods),
         "readyReplicas": look.ready_pods,
         "selector": ",".join(f"{name}={value}" for name, value in sorted(_selector(look).items())) or None,
-        "ready": f"{look.ready_pods}/{wanted}",
+        "ready": f"{min(look.ready_pods, wanted)}/{wanted}",
         "phase": phase(look, says),
         "queue": queue(look.reports.values()) if look.reports else None,
         "configRevision": _given({"desired": assembly.revision or None, "oldestLoaded": oldest}) or None,

@@ -6,11 +6,10 @@ a cluster that is as it should be writes nothing.
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from posthof_crds.reasons import Condition, Reason
+from posthof_crds.reasons import Condition
 from posthof_operator import deletion, describe
 from posthof_operator.apply import Applier, Outcome
 from posthof_operator.assembly import Assemblies
@@ -35,7 +34,6 @@ class Pace(NamedTuple):
     soon: float = 0.5  # pods are taking a configuration
     later: float = 3.0  # something is not as it should be
     calm: float = 10.0
-    patience: float = 60.0  # of taking a configuration, until `soon` becomes `later`
 
 
 _PACE = Pace()
@@ -67,11 +65,11 @@ class MTARoom:
         reports = await self._reporters.ask(addresses(seen.pods), seen.token)  # what pods say they run
         share_reports(world, key, reports)
 
-        look = Look(seen=seen, plan=plan, outcome=outcome, reports=reports)
+        look = Look(seen=seen, plan=plan, outcome=outcome, reports=reports, now=world.now())
         says = describe.describe(look)  # how it is; pure
         await tell(world, mta, says, describe.fields(look, says), describe.VOICE)
         await self._finalize(world, look)  # hold it, or let it go, where mail is to be delivered first
-        return when(look, says, world.now(), self._pace)
+        return when(look, says, self._pace)
 
     async def _act(self, world: World, seen: Seen, plan: Plan | None) -> Outcome:
         if plan is None or seen.is_paused or not deletion.may_act(seen.mta):
@@ -95,21 +93,11 @@ class MTARoom:
         withdraw(world, key)
 
 
-def when(look: Look, says: Sequence[Said], now: datetime.datetime, pace: Pace) -> Requeue | None:
+def when(look: Look, says: Sequence[Said], pace: Pace) -> Requeue | None:
     """When to look again, if nothing wakes us before."""
     if look.seen.is_paused:
         return None
-    by_type = {one.type: one for one in says}
-    if by_type[Condition.READY].is_true:
-        return Requeue(pace.calm, "Calm")
-    if by_type[Condition.CONFIG_CONVERGED].reason is Reason.CONVERGING and _since(look, now) < pace.patience:
+    if any(describe.is_converging(look, one) for one in says):
         return Requeue(pace.soon, "Converging")
-    return Requeue(pace.later, "NotReady")
-
-
-def _since(look: Look, now: datetime.datetime) -> float:
-    """Seconds since ConfigConverged changed last."""
-    for one in (look.seen.mta.get("status") or {}).get("conditions") or ():
-        if one["type"] == Condition.CONFIG_CONVERGED and one["status"] == "False":
-            return (now - datetime.datetime.fromisoformat(one["lastTransitionTime"])).total_seconds()
-    return 0.0
+    is_ready = any(one.type is Condition.READY and one.is_true for one in says)
+    return Requeue(pace.calm, "Calm") if is_ready else Requeue(pace.later, "NotReady")

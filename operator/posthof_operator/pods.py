@@ -16,6 +16,10 @@ def is_alive(pod: Raw) -> bool:
     return "deletionTimestamp" not in pod["metadata"] and _status(pod).get("phase") == "Running"
 
 
+def has_ended(pod: Raw) -> bool:
+    return _status(pod).get("phase") in _ENDED
+
+
 def is_ready(pod: Raw) -> bool:
     return is_alive(pod) and any(
         one["type"] == "Ready" and one["status"] == "True" for one in _status(pod).get("conditions") or ()
@@ -27,14 +31,14 @@ def addresses(pods: Iterable[Raw]) -> list[PodAddress]:
     return [
         PodAddress(pod["metadata"]["name"], _status(pod)["podIP"])
         for pod in pods
-        if _status(pod).get("podIP") and _status(pod).get("phase") not in _ENDED
+        if _status(pod).get("podIP") and not has_ended(pod)
     ]
 
 
 def own_addresses(pod: Raw) -> list[str]:
     """Addresses that are this pod's alone now: none of a pod on the node's own network, none of one that ended."""
     status = _status(pod)
-    if pod["spec"].get("hostNetwork") or status.get("phase") in _ENDED:
+    if pod["spec"].get("hostNetwork") or has_ended(pod):
         return []
     found = [entry["ip"] for entry in status.get("podIPs") or () if entry.get("ip")]
     return found or ([status["podIP"]] if status.get("podIP") else [])

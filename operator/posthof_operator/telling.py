@@ -49,7 +49,7 @@ async def tell(world: World, raw: Raw, says: Sequence[Said], fields: Raw, voice:
         return False
     answer = await world.api.apply_status(key, status, manager=voice.manager)
     world.store.put(key.kind, answer)
-    for one in conditions.transitions(says, old.get("conditions", ())):
-        post = world.records.warning if conditions.is_bad(key.kind, one) else world.records.normal
+    for one, is_bad in conditions.transitions(key.kind, says, old.get("conditions", ())):
+        post = world.records.warning if is_bad else world.records.normal
         await post(key, raw["metadata"]["uid"], str(one.reason), f"{one.type} is {one.status}: {one.message}")
     return True

@@ -20,6 +20,7 @@ from posthof_operator.metrics import Metrics
 from posthof_operator.resources import MTA_LABEL, Key, key_of
 from posthof_operator.store import Change, Store
 
+FIRST_LIST = 10.0  # seconds that whoever wishes waits for the first list
 BACKOFF = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # seconds after the first, second ... failure in a row
 
 log = logging.getLogger("posthof_operator.watches")
@@ -44,7 +45,8 @@ class Watches:
         self._synced: dict[Subject, asyncio.Event] = {}
 
     async def want(self, wisher: str, subjects: Iterable[Subject]) -> None:
-        """Returns when each of them has been listed once. `wisher` replaces what it wished before."""
+        """Returns when each of them has been listed once. `wisher` replaces what it wished before. ApiError: one of
+        them cannot be listed now; the watch goes on trying."""
         wished = frozenset(subjects)
         if wished:
             self._wishes[wisher] = wished
@@ -52,7 +54,12 @@ class Watches:
             self._wishes.pop(wisher, None)
         self._adjust()
         for subject in wished:
-            await self._synced[subject].wait()
+            try:
+                async with asyncio.timeout(FIRST_LIST):
+                    await self._synced[subject].wait()
+            except TimeoutError:
+                where = subject.namespace or "the cluster"
+                raise ApiError(0, "NotListed", f"{subject.kind} of {where} cannot be listed") from None
 
     async def withdraw(self, wisher: str) -> None:
         """Everything `wisher`, or `wisher` and a word more, wished."""

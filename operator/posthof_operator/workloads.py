@@ -32,7 +32,9 @@ class Workloads:
     async def reconcile(self, key: Key, world: World) -> Requeue | None:
         known, mta = world.selections.get(key), world.store.get(key)
         selections = known.pods if known else {}
-        spaces = sorted({space for one in selections.values() for space in one.namespaces})
+        named = {space for one in selections.values() for space in one.namespaces}
+        watched = world.settings.watch
+        spaces = sorted(space for space in named if not watched or space in watched)  # others we may not look into
         await world.watches.want(
             f"pods of {key}", [Subject("Pod", space, is_metadata_only=False) for space in spaces]
         )

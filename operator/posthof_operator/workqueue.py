@@ -83,10 +83,10 @@ class WorkQueue:
         self._failures.pop(task, None)
         self._release(task)
 
-    def failed(self, task: Task) -> float:
-        """It shall be tried again. Returns in how many seconds."""
+    def failed(self, task: Task, longest: float = LONGEST) -> float:
+        """It shall be tried again, in `longest` seconds or so at the latest. Returns in how many."""
         failures = self._failures[task] = self._failures.get(task, 0) + 1
-        pause = min(LONGEST, FIRST * 2.0 ** (failures - 1)) * (0.75 + 0.5 * self._chance())
+        pause = min(longest, FIRST * 2.0 ** (failures - 1)) * (0.75 + 0.5 * self._chance())
         self._release(task)  # what changed meanwhile may be the mend: that is not made to wait
         self.add(task, pause)
         return pause

@@ -67,7 +67,7 @@ class Happened(NamedTuple):
     object: Raw
 
 
-async def until(condition: Callable[[], object], within: float = 20.0) -> None:
+async def until(condition: Callable[[], object], within: float = 60.0) -> None:
     """Wait for a condition, never for the machine's speed. TimeoutError: it did not become true."""
     async with asyncio.timeout(within):
         while True:
@@ -242,8 +242,8 @@ class FakeApi:
             return _json(self._list(resource, namespace, http))
         if verb == "watch":
             response = web.StreamResponse(headers={"Content-Type": "application/json"})
-            await response.prepare(http)
             with contextlib.suppress(ConnectionError):  # whoever watched has gone
+                await response.prepare(http)
                 await self._watch(response, resource, namespace, http)
             return response
         answer = self._do(verb, key, raw, http, sub)

@@ -94,6 +94,7 @@ async def undisturbed() -> tuple[dict[Any, Any], int]:
         return picture(server), len(server.writes)
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("is_done_first", [False, True], ids=["before", "after"])
 def test_killed_at_any_write_another_one_ends_in_the_same_place(is_done_first: bool) -> None:
     async def story(at: int, wanted: dict[Any, Any]) -> None:
