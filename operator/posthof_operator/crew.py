@@ -31,6 +31,7 @@ async def _worker(world: World) -> None:
     while True:
         task = await world.queue.take()
         await turn(world, task)
+        await asyncio.sleep(0)  # a turn that waited for nothing must not keep the loop from everybody else
 
 
 async def turn(world: World, task: Task) -> None:

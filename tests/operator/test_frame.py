@@ -155,6 +155,18 @@ def test_a_task_stands_in_the_queue_once_and_is_never_worked_on_twice_at_a_time(
     asyncio.run(story())
 
 
+def test_rooms_take_turns() -> None:
+    async def story() -> None:
+        queue = WorkQueue()
+        for number in range(3):
+            queue.add(Task("domains", Key("MailDomain", "ns", f"d{number}")))
+        queue.add(Task("mta", Key("MTA", "ns", "edge")))
+        queue.drop("domains", Key("MailDomain", "ns", "d1"))
+        assert [(await queue.take()).key.name for _ in range(3)] == ["d0", "edge", "d2"]
+
+    asyncio.run(story())
+
+
 def test_a_watch_follows_and_begins_again_when_the_server_forgot() -> None:
     async def story() -> None:
         async with client() as (server, api):
