@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/pytest
 
-.PHONY: help up test crash check bench docs lock images e2e clean
+.PHONY: help up test crash check bench crds docs lock images e2e clean
 
 help:
 	@echo 'make up      run the quickstart (examples/quickstart) in the foreground; Ctrl-C stops it'
@@ -14,6 +14,7 @@ help:
 	@echo 'make crash   the whole crash walk (make test takes a seeded sample)'
 	@echo 'make images  both container images as OCI archives in build/images; REGISTRY=host/path pushes them'
 	@echo 'make e2e     a real two-node Kubernetes, the chart and the scenarios; SCENARIOS=smoke, KUBECONFIG=... REGISTRY=...'
+	@echo 'make crds    write crds/ and the chart from the models'
 	@echo 'make docs    write docs/reference from the models'
 	@echo 'make lock    resolve the dependencies anew into requirements.lock'
 
@@ -38,7 +39,14 @@ check: $(VENV)/.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m posthof_crds.render --check crds
+	$(BIN)/python -m posthof_crds.compatible crds
 	$(BIN)/python -m posthof_crds.reference --check docs/reference
+	$(BIN)/python scripts/chart.py --check
+
+crds: $(VENV)/.stamp
+	$(BIN)/python -m posthof_crds.render crds
+	$(BIN)/python scripts/chart.py
 
 docs: $(VENV)/.stamp
 	$(BIN)/python -m posthof_crds.reference docs/reference
