@@ -20,7 +20,7 @@ from typing import Any
 import kopf
 
 from posthof_operator.access import Access
-from posthof_operator.api import Api, ApiError
+from posthof_operator.api import Api
 from posthof_operator.metrics import Metrics
 from posthof_operator.resources import FINALIZER, GROUP, MTA_LABEL, OWNED, RESOURCES, Raw, key_of
 from posthof_operator.settings import Settings
@@ -154,23 +154,7 @@ async def relist(api: Api, store: Store, settings: Settings, metrics: Metrics) -
         so_far = found.get(subject.kind, Found(0, 0))
         found[subject.kind] = Found(so_far.changed + one.changed, so_far.gone + one.gone)
         metrics.objects.labels(subject.kind).set(store.count(subject.kind))
-    if not settings.is_cluster_wide:
-        await _namespaces(api, store, settings)
     return found
-
-
-async def _namespaces(api: Api, store: Store, settings: Settings) -> None:
-    """Labels of the namespaces that are watched, one by one: a Role can allow that much. Without it the name is all
-    that is known, and selectors by name still work."""
-    for name in settings.watch:
-        try:
-            raw = await api.get("Namespace", "", name)
-        except ApiError as error:
-            if not error.is_final:
-                raise
-            raw = {"metadata": {"name": name, "labels": {}}}
-        if raw is not None:
-            store.put("Namespace", raw)
 
 
 def _text(pem: bytes) -> str | None:
