@@ -45,6 +45,7 @@ from posthof_pod.listen.tls import Certificate as ServedCertificate
 from posthof_pod.model import Destination, Host
 from posthof_pod.observe.events import Events
 from posthof_pod.observe.log import Log
+from posthof_pod.outbox import outbox_of
 from posthof_pod.replies import Reply, Temporary
 from posthof_pod.resolve.assembly import Resolution, assemble
 from posthof_pod.resolve.own import is_local_address
@@ -454,6 +455,7 @@ async def serve(start: WorkerStart) -> int:
         signal.signal(ignored, signal.SIG_IGN)  # the supervisor's, which passes them on as words
     worker = Worker(start)
     status = await worker.ended
+    outbox_of(worker.loop).flush()  # a fenced worker's last 451s
     worker.channel.tell("stats", await worker.stats(None))
     worker.events.close()
     sys.stdout.flush()

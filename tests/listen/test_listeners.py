@@ -453,6 +453,19 @@ def test_a_client_that_goes_away_in_data_leaves_nothing(make: Any) -> None:
     run(test())
 
 
+def test_a_client_that_talks_and_closes_in_one_breath_gets_its_answers() -> None:
+    async def test() -> None:
+        async with House(NativeListener, Setting()) as house:
+            for last, answer in ((b"NOOP\r\n", b"250 2.0.0 OK\r\n"), (b"QUIT\r\n", b"221 2.0.0 Bye\r\n")):
+                client = await house.connect()
+                await client.reply()
+                client.writer.write(b"EHLO client.test\r\n" + last)
+                client.writer.write_eof()
+                assert (await client.reader.read()).endswith(answer)
+
+    run(test())
+
+
 def test_a_half_closed_client_still_gets_its_answers() -> None:
     async def test() -> None:
         gate = SlowGate()

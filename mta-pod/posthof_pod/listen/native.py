@@ -198,6 +198,7 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """A half-closed client still gets the reply it waits for; a TLS layer cannot be half-closed."""
+        self._house.outbox.flush()  # the transport closes when this returns False
         dialogue = self._dialogue
         is_answer_due = dialogue is not None and dialogue.request is _WAIT and self._phase == _TALK
         self._has_eof = is_answer_due and self._transport.can_write_eof()
