@@ -419,9 +419,10 @@ class Pool:
 
     async def _rest(self, session: Session) -> list[Taken]:
         """Wait for work as an idle session. []: end."""
-        if self._is_draining:
+        loop = self._loop
+        if self._is_draining or loop is None:
             return []
-        waiter: asyncio.Future[list[Taken]] = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[list[Taken]] = loop.create_future()
         session.waiter = waiter
         session.idle_since = self._clock()
         session.site.idle.append(session)
