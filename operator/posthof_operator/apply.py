@@ -22,9 +22,9 @@ import msgspec
 
 from posthof_operator import stamps
 from posthof_operator.api import ApiError
-from posthof_operator.resources import HASH, MANAGED_BY, MANAGER, Key, Raw, key_of
+from posthof_operator.resources import HASH, MANAGED_BY, MTA_LABEL, Key, Raw, key_of
 from posthof_operator.store import owned_fields
-from posthof_operator.world import World
+from posthof_operator.world import Postponed, World
 
 AGAIN = 300.0  # seconds until something refused is sent again
 
@@ -91,6 +91,8 @@ class Applier:
             return False
         if not _is_ours(live, child):
             raise Foreign(key)
+        if not _has_owner(live, child):
+            raise Postponed("OwnerGone", f"{key.kind} {key.name} goes with the MTA that was deleted")
         world.store.put(key.kind, live)
         if live["metadata"].get("annotations", {}).get(HASH) != child["metadata"]["annotations"][HASH]:
             return False
@@ -158,13 +160,14 @@ def is_within(wanted: Any, live: Any) -> bool:
 
 
 def _is_ours(live: Raw, child: Raw) -> bool:
-    """Made by us for the same owner: or, of a claim, for an MTA of this name before."""
-    labels = live["metadata"].get("labels") or {}
-    wanted = child["metadata"]
-    if labels.get(MANAGED_BY) != MANAGER or any(
-        labels.get(name) != value for name, value in wanted["labels"].items() if name.endswith("/mta")
-    ):
-        return False
-    uids = {ref["uid"] for ref in wanted.get("ownerReferences", ())}
+    """Made by us, for an MTA of this name."""
+    has = live["metadata"].get("labels") or {}
+    wanted = child["metadata"]["labels"]
+    return all(has.get(name) == wanted[name] for name in (MANAGED_BY, MTA_LABEL))
+
+
+def _has_owner(live: Raw, child: Raw) -> bool:
+    """Not one of an MTA of the same name that was deleted: the garbage collector takes it, and we wait."""
+    uids = {ref["uid"] for ref in child["metadata"].get("ownerReferences", ())}
     owners = {ref["uid"] for ref in live["metadata"].get("ownerReferences", ()) if ref.get("controller")}
     return not owners or not uids or owners == uids

@@ -18,7 +18,7 @@ from posthof_crds.report import Report
 from posthof_operator.apply import Outcome
 from posthof_operator.conditions import Said, said
 from posthof_operator.plan import Plan
-from posthof_operator.pods import has_ended, is_alive, is_ready, why_not
+from posthof_operator.pods import has_ended, is_alive, is_going, is_ready, why_not
 from posthof_operator.resources import PAUSED, Raw
 from posthof_operator.snapshot import Seen
 from posthof_operator.telling import Voice
@@ -56,6 +56,7 @@ VOICE = Voice(
 )
 SEEN_OFTEN = 50  # sessions from which on their addresses mean something
 NEARLY_ALL = 0.99
+STARTING = 30.0  # seconds from a pod's start in which it may be without a configuration, a spool, readiness
 PATIENCE = 60.0  # seconds a pod may need for a configuration until something is wrong with it
 
 
@@ -91,6 +92,16 @@ class Look:
         return 0.0
 
     @property
+    def is_starting(self) -> bool:
+        """Pods are missing only because they are young."""
+        late = [pod for pod in self.seen.pods if not is_ready(pod) and not is_going(pod)]
+        return self.ready_pods < self.wanted and all(self._age(pod) < PATIENCE for pod in late)
+
+    def _age(self, pod: Raw) -> float:
+        born = datetime.datetime.fromisoformat(pod["metadata"]["creationTimestamp"])
+        return (self.now - born).total_seconds()
+
+    @property
     def is_rolling(self) -> bool:
         """The Deployment's controller has not done all that was asked of it."""
         deployment = self.seen.deployment
@@ -100,6 +111,11 @@ class Look:
         is_seen = status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 0)
         is_done = status.get("updatedReplicas", 0) >= wanted >= status.get("replicas", 0)
         return not (is_seen and is_done)
+
+
+def _starts(report: Report) -> bool:
+    """It has not begun its work yet, and there is nothing wrong with that."""
+    return not report.ready and report.uptime_seconds < STARTING
 
 
 def describe(look: Look) -> list[Said]:
@@ -154,7 +170,7 @@ def converged(look: Look) -> Said:
     reports = [look.reports[pod] for pod in look.living if pod in look.reports]
     if not reports:
         return Said(type_, "Unknown", Reason.NO_REPORTS, "No pod has reported yet.")
-    refusing = [one for one in reports if one.refused and one.revision != assembly.revision]
+    refusing = [one for one in reports if one.refused and one.revision != assembly.revision and not _starts(one)]
     if refusing:
         text = f"Pod {refusing[0].pod} refuses the newest configuration: {' '.join(refusing[0].refused)}"
         return said(type_, False, Reason.CONFIG_REFUSED, text)
@@ -182,7 +198,7 @@ def spool(look: Look) -> Said:
     if phase != "Bound":
         text = f"PersistentVolumeClaim {name} is not bound. `kubectl describe pvc {name}` says what it waits for."
         return said(type_, False, Reason.CLAIM_PENDING, text)
-    failing = [one for one in look.reports.values() if not one.spool.healthy]
+    failing = [one for one in look.reports.values() if not one.spool.healthy and not _starts(one)]
     if failing:
         return said(type_, False, Reason.SPOOL_FAILING, f"Pod {failing[0].pod}: {_sentence(failing[0].spool.reason)}")
     if not look.reports:
@@ -258,8 +274,8 @@ def readiness(look: Look, parts: Iterable[Said], stalls: Said | None) -> Said:
         reason = Reason.INVALID if stalls.reason is Reason.INVALID else Reason.NOT_READY
         return said(type_, False, reason, stalls.message)
     wanted, ready = look.wanted, look.ready_pods
-    if look.is_rolling and ready:
-        return said(type_, False, Reason.ROLLING_OUT, f"{ready} of {wanted} pods are ready; pods are being replaced.")
+    if ready and (look.is_rolling or look.is_starting):
+        return said(type_, False, Reason.ROLLING_OUT, f"{ready} of {wanted} pods are ready; the others start.")
     if ready < wanted:
         reason = Reason.PODS_NOT_READY if ready else Reason.NO_POD_READY
         return said(
@@ -278,7 +294,7 @@ def reconciling(look: Look, says: Iterable[Said]) -> Said | None:
         return said(Condition.RECONCILING, True, Reason.DRAINING, f"Pods deliver {left} first.")
     for one in says:
         if one.type is Condition.READY and not one.is_true:
-            reason = Reason.ROLLING_OUT if look.is_rolling else Reason.PROGRESSING
+            reason = Reason.ROLLING_OUT if look.is_rolling or look.is_starting else Reason.PROGRESSING
             return said(Condition.RECONCILING, True, reason, one.message)
         if is_converging(look, one):
             return said(Condition.RECONCILING, True, Reason.PROGRESSING, one.message)
@@ -330,9 +346,14 @@ def phase(look: Look, says: Iterable[Said]) -> str:
         return "Invalid"
     if by_type[Condition.READY].is_true:
         return "Healthy"
-    is_starting = look.is_rolling or by_type[Condition.CONFIG_CONVERGED].reason in (
-        Reason.CONVERGING,
-        Reason.NO_REPORTS,
+    is_starting = (
+        look.is_rolling
+        or look.is_starting
+        or by_type[Condition.CONFIG_CONVERGED].reason
+        in (
+            Reason.CONVERGING,
+            Reason.NO_REPORTS,
+        )
     )
     return "Progressing" if is_starting and Condition.STALLED not in by_type else "Degraded"
 

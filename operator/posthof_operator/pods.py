@@ -16,6 +16,11 @@ def is_alive(pod: Raw) -> bool:
     return "deletionTimestamp" not in pod["metadata"] and _status(pod).get("phase") == "Running"
 
 
+def is_going(pod: Raw) -> bool:
+    """Told to end, or ended."""
+    return "deletionTimestamp" in pod["metadata"] or has_ended(pod)
+
+
 def has_ended(pod: Raw) -> bool:
     return _status(pod).get("phase") in _ENDED
 
