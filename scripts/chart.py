@@ -215,7 +215,7 @@ it is used.
     helm install posthof helm/posthof --namespace posthof-system --create-namespace
     helm test posthof --namespace posthof-system
 
-Helm 3.14 or newer, Kubernetes 1.29 or newer.
+Helm 3.14 or newer, Kubernetes 1.31 or newer.
 
 ## Values
 
