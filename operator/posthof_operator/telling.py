@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from posthof_operator import conditions
+from posthof_operator.api import ApiError
 from posthof_operator.conditions import Said
 from posthof_operator.resources import MANAGER, Key, Raw
 from posthof_operator.world import World
@@ -47,7 +48,13 @@ async def tell(world: World, raw: Raw, says: Sequence[Said], fields: Raw, voice:
     old = raw.get("status", {})
     if voice.said(old) == status:
         return False
-    answer = await world.api.apply_status(key, status, manager=voice.manager)
+    try:
+        answer = await world.api.apply_status(key, status, manager=voice.manager)
+    except ApiError as error:
+        if not error.is_missing:
+            raise
+        world.store.remove(key, raw["metadata"]["uid"])  # gone, and the watch will say so too
+        return False
     world.store.put(key.kind, answer)
     for one, is_bad in conditions.transitions(key.kind, says, old.get("conditions", ())):
         post = world.records.warning if is_bad else world.records.normal
