@@ -107,11 +107,11 @@ class Election:
             lease = await self._api.get("Lease", self._namespace, NAME)
             if lease is None:
                 await self._api.create(self._lease(None))
-                return True
-            self._look(lease)
-            if self._holder and self._holder != self.identity and not self._is_over(lease):
-                return False
-            await self._api.replace(self._lease(lease))
+            else:
+                self._look(lease)
+                if self._holder and self._holder != self.identity and not self._is_over(lease):
+                    return False
+                await self._api.replace(self._lease(lease))
         except ApiError as error:
             if not error.is_conflict:
                 log.warning("the Lease could not be asked or written: %s", error)
