@@ -26,7 +26,8 @@ def scripts() -> Object:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "actors"}, "data": files}
 
 
-def pod(name: str, script: str, image: str, *, labels: dict[str, str] | None = None) -> Object:
+def pod(name: str, script: str, image: str, *words: str, labels: dict[str, str] | None = None) -> Object:
+    """A restricted pod that runs one of the scripts, with `words` as its arguments."""
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -45,7 +46,7 @@ def pod(name: str, script: str, image: str, *, labels: dict[str, str] | None = N
                     "name": name,
                     "image": image,
                     "imagePullPolicy": "IfNotPresent",
-                    "command": ["python3", f"/actors/{script}"],
+                    "command": ["python3", f"/actors/{script}", *words],
                     "readinessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1},
                     "resources": {"requests": {"cpu": "20m", "memory": "48Mi"}},
                     "securityContext": {
@@ -73,9 +74,11 @@ def service(name: str, port: int) -> Object:
 class Actor:
     """A pod that is asked by path and query, and answers JSON."""
 
-    def __init__(self, stage: Stage, name: str, script: str, labels: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, stage: Stage, name: str, script: str, *words: str, labels: dict[str, str] | None = None
+    ) -> None:
         self.stage, self.name = stage, name
-        stage.apply(scripts(), pod(name, script, stage.pod_image, labels=labels))
+        stage.apply(scripts(), pod(name, script, stage.pod_image, *words, labels=labels))
 
     def ready(self) -> None:
         self.stage.until(f"{self.name} runs", lambda: self.stage.is_ready(self.name), wanted=20)
@@ -116,7 +119,7 @@ class Traffic(Actor):
     """Mail that keeps coming from a pod of the namespace."""
 
     def __init__(self, stage: Stage, name: str = "traffic", labels: dict[str, str] | None = None) -> None:
-        super().__init__(stage, name, "traffic.py", labels)
+        super().__init__(stage, name, "traffic.py", labels=labels)
 
     def start(self, host: str, to: str | list[str], port: int = 25, **how: Any) -> None:
         """rate (mails/s), sessions, tls, size, run: see kit/pods/traffic.py."""

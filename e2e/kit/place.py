@@ -23,8 +23,16 @@ ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "e2e" / "cluster" / "cluster"
 
 
-def run(command: Sequence[str | Path], *, env: dict[str, str] | None = None, given: str | None = None) -> str:
-    """A command's output. Failure, with what it said, when its exit status is not 0."""
+def run(
+    command: Sequence[str | Path],
+    *,
+    env: dict[str, str] | None = None,
+    given: str | None = None,
+    seconds: float | None = None,
+) -> str:
+    """A command's output. Failure, with what it said, when its exit status is not 0; with `seconds` it is cut off."""
+    if seconds is not None:
+        command = ["timeout", str(seconds), *command]
     done = subprocess.run(
         [str(word) for word in command],
         check=False,
@@ -87,8 +95,8 @@ class Place:
     def helm_command(self) -> list[str]:
         raise NotImplementedError
 
-    def kubectl(self, *arguments: str, given: str | None = None) -> str:
-        return run([*self.kubectl_command(), *arguments], given=given)
+    def kubectl(self, *arguments: str, given: str | None = None, seconds: float | None = None) -> str:
+        return run([*self.kubectl_command(), *arguments], given=given, seconds=seconds)
 
     def helm(self, *arguments: str) -> str:
         return run([*self.helm_command(), *arguments])

@@ -284,7 +284,7 @@ class Stage:
 
         def write(name: str, *command: str) -> None:
             try:
-                (folder / name).write_text(self.place.kubectl(*command))
+                (folder / name).write_text(self.place.kubectl(*command, seconds=60))
             except Failure as failure:
                 (folder / name).write_text(f"{failure}\n")
 

@@ -23,7 +23,7 @@ import time
 import uuid
 from dataclasses import dataclass, field
 
-from web import Query, serve
+from web import Query, one, serve
 
 QUIET = ssl.create_default_context()
 QUIET.check_hostname = False
@@ -220,11 +220,6 @@ def message(key: str, to: str, size: int = 1000) -> bytes:
 
 
 RUNS: dict[str, Run] = {}
-
-
-def one(query: Query, name: str, default: str = "") -> str:
-    found: str = query.get(name, [default])[0]
-    return found
 
 
 async def start(query: Query) -> object:

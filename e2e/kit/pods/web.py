@@ -11,6 +11,12 @@ Query = dict[str, list[str]]
 Route = Callable[[Query], Awaitable[object]]
 
 
+def one(query: Query, name: str, default: str = "") -> str:
+    """A parameter's first value."""
+    found: str = query.get(name, [default])[0]
+    return found
+
+
 async def serve(routes: Mapping[str, Route], port: int = 8080) -> None:
     """Answer GET for as long as the process lives. A route that fails answers 500 with the reason."""
 
