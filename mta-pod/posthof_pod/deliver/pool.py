@@ -9,8 +9,10 @@ Rules
   the spool released leaves in one batch, pipelined, instead of message by message over as many sessions.
 - A try opens a session on up to 5 addresses, at most 2 of which may answer and refuse (greeting, EHLO, TLS, AUTH; or
   break before the first message, whose units `attempt` gave back). After a failure a site opens one at a time. When
-  the last of those being opened fails and none stands, everything ready for the site goes back as a group with that
-  host's reply. A site that is down gets one probe, with pauses (Window).
+  the last of those being opened fails and none stands, what is ready for the site goes back as a group with that
+  host's reply: a tenth of the queue and 50 at least, in their order, so that a long queue for a host that is down
+  costs little; the others stay ready and have their turn within ten probes (decision 0005). A site that is down gets
+  one probe, with pauses (Window).
 - Sessions of the worker are bounded by `capacity`; sites that wait for room get one place each in turn, an idle
   session of another site makes room, and busy ones end after their batch.
 - Maildirs are a site without connections: up to 8 batches at once.
@@ -38,6 +40,8 @@ TICK = 0.25  # seconds between looks at due times, idle sessions and probes
 TIDY = 60.0  # seconds between removals of what nothing needs any more
 LOCAL_SESSIONS = 8
 MOST_RESOLVING = 256  # routes looked up at once
+SENT_BACK = 50  # units of a destination that go back when no host answered, at least
+SENT_BACK_SHARE = 10  # of a longer queue: one in so many of all that wait for it
 FAIL_GROUP = 50  # units sent back in one turn of the loop
 FAIL_GROUPS = 2  # at once: with a thousand hosts down, each would hold a group in memory and make the turn longer
 AFTER_FAULT = 300.0  # seconds until a unit whose end was lost by a fault of ours is tried again
@@ -311,10 +315,10 @@ class Pool:
         try:
             route = await self._resolver.route(target.destination, self._clock())
         except (Temporary, Permanent) as failure:
-            await self._send_back(line, _no_route(failure))
+            await self._send_back(line, _no_route(failure), line.ready)
         except Exception as error:
             self._watcher.internal_error("resolve", error)
-            await self._send_back(line, _internal(error))
+            await self._send_back(line, _internal(error), line.ready)
         else:
             site = self._site(route.site, line.destination)
             if target.site is not None and target.site is not site:
@@ -594,13 +598,13 @@ class Pool:
         site.is_failing = True
         try:
             for line in list(site.lines):
-                await self._send_back(line, setback)
+                share = max(SENT_BACK, (line.ready + line.deferred) // SENT_BACK_SHARE)
+                await self._send_back(line, setback, line.ready if setback.is_permanent else share)
         finally:
             site.is_failing = False
 
-    async def _send_back(self, line: Line, setback: Setback) -> None:
-        """Everything that is ready now for one destination ends its try with this setback."""
-        left = line.ready
+    async def _send_back(self, line: Line, setback: Setback, left: int) -> None:
+        """So many of what is ready for one destination end their try with this setback."""
         while left > 0 and line.ready and not self._is_draining:
             async with self._sending_back:
                 now = self._clock()

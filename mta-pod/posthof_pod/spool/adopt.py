@@ -242,7 +242,7 @@ class Adopter:
         return 1
 
     async def take_offered(self, name: str, holding: Holding) -> int:
-        """As `_try_take`, of a lane whose owner gave it away."""
+        """As `take`, of a lane whose owner gave it away. What fails is told."""
         async with self._lock:
             if name in self._core.by_name or holding.is_poisoned:
                 return 0
