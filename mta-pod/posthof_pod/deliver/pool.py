@@ -11,7 +11,7 @@ Rules
   break before the first message, whose units `attempt` gave back). After a failure a site opens one at a time. When
   the last of those being opened fails and none stands, what is ready for the site goes back as a group with that
   host's reply: a tenth of the queue and 50 at least, in their order, so that a long queue for a host that is down
-  costs little; the others stay ready and have their turn within ten probes (decision 0005). A site that is down gets
+  costs little; the others stay ready and have their turn within ten probes (decision 0008). A site that is down gets
   one probe, with pauses (Window).
 - Sessions of the worker are bounded by `capacity`; sites that wait for room get one place each in turn, an idle
   session of another site makes room, and busy ones end after their batch.
