@@ -11,7 +11,10 @@ from posthof_operator import conditions
 from posthof_operator.conditions import Said, said
 from posthof_operator.resources import PAUSED, Key, Raw
 
-_NOBODY = "No MTA takes it. Write mtaRef here, or see the selectors and allowedNamespaces of the MTA."
+_NOBODY = (
+    "No MTA takes it. Write mtaRef here (a policy with a Secret needs it, where the MTA is in another namespace), or "
+    "see the selectors and allowedNamespaces of the MTA."
+)
 
 
 def verdict_said(verdict: Verdict, mta: Key) -> Said:

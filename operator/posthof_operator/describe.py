@@ -1,4 +1,4 @@
-"""How an MTA is: its conditions, phase, columns. Pure; one function per condition, each says what to do.
+"""The conditions of an MTA. Pure; one function per condition, each says what to do.
 
 Rules of this file
 - Reasons are those of posthof_crds.reasons; a message names the mend.
@@ -7,110 +7,21 @@ Rules of this file
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 
 from posthof_crds.engine import ListenerRole
 from posthof_crds.fleet import is_client_ip_preserved
 from posthof_crds.reasons import Condition, Reason
 from posthof_crds.report import Report
-from posthof_operator.apply import Outcome
 from posthof_operator.conditions import Said, said
+from posthof_operator.look import PATIENCE, VOICE, Look, queued
 from posthof_operator.plan import Plan
-from posthof_operator.pods import has_ended, is_alive, is_going, is_ready, why_not
+from posthof_operator.pods import why_not
 from posthof_operator.resources import PAUSED, Raw
-from posthof_operator.snapshot import Seen
-from posthof_operator.telling import Voice
 
-VOICE = Voice(
-    fields=frozenset(
-        {
-            "observedGeneration",
-            "replicas",
-            "readyReplicas",
-            "selector",
-            "ready",
-            "phase",
-            "queue",
-            "configRevision",
-            "addresses",
-            "domains",
-            "policies",
-            "certificates",
-            "service",
-        }
-    ),
-    types=frozenset(
-        {
-            Condition.READY,
-            Condition.AVAILABLE,
-            Condition.CONFIG_CONVERGED,
-            Condition.SPOOL_HEALTHY,
-            Condition.CERTIFICATES_READY,
-            Condition.CLIENT_IP_PRESERVED,
-            Condition.RECONCILING,
-            Condition.STALLED,
-        }
-    ),
-)
 SEEN_OFTEN = 50  # sessions from which on their addresses mean something
 NEARLY_ALL = 0.99
 STARTING = 30.0  # seconds from a pod's start in which it may be without a configuration, a spool, readiness
-PATIENCE = 60.0  # seconds a pod may need for a configuration until something is wrong with it
-
-
-@dataclass(frozen=True, kw_only=True)
-class Look:
-    """One look at an MTA: all that its status is made of. `plan` is None while nothing may be planned."""
-
-    seen: Seen
-    plan: Plan | None = None
-    outcome: Outcome = field(default_factory=Outcome)
-    reports: Mapping[str, Report] = field(default_factory=dict)  # by pod
-    now: datetime.datetime
-
-    @property
-    def wanted(self) -> int:
-        return self.plan.placement.replicas if self.plan else 0
-
-    @property
-    def ready_pods(self) -> int:
-        return sum(is_ready(pod) for pod in self.seen.pods)
-
-    @property
-    def living(self) -> list[str]:
-        """Names of pods that run and are not ending."""
-        return [pod["metadata"]["name"] for pod in self.seen.pods if is_alive(pod)]
-
-    def seconds_of(self, type_: Condition, status: str) -> float:
-        """How long the object's status has said so; 0: it says something else."""
-        for one in (self.seen.mta.get("status") or {}).get("conditions") or ():
-            if one["type"] == type_ and one["status"] == status:
-                since = datetime.datetime.fromisoformat(one["lastTransitionTime"])
-                return (self.now - since).total_seconds()
-        return 0.0
-
-    @property
-    def is_starting(self) -> bool:
-        """Pods are missing only because they are young."""
-        late = [pod for pod in self.seen.pods if not is_ready(pod) and not is_going(pod)]
-        return self.ready_pods < self.wanted and all(self._age(pod) < PATIENCE for pod in late)
-
-    def _age(self, pod: Raw) -> float:
-        born = datetime.datetime.fromisoformat(pod["metadata"]["creationTimestamp"])
-        return (self.now - born).total_seconds()
-
-    @property
-    def is_rolling(self) -> bool:
-        """The Deployment's controller has not done all that was asked of it."""
-        deployment = self.seen.deployment
-        if deployment is None:
-            return self.plan is not None
-        status, wanted = deployment.get("status") or {}, deployment["spec"].get("replicas", 1)
-        is_seen = status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 0)
-        is_done = status.get("updatedReplicas", 0) >= wanted >= status.get("replicas", 0)
-        return not (is_seen and is_done)
 
 
 def _starts(report: Report) -> bool:
@@ -306,121 +217,6 @@ def is_converging(look: Look, one: Said) -> bool:
     if one.type is not Condition.CONFIG_CONVERGED or one.reason is not Reason.CONVERGING:
         return False
     return look.seconds_of(Condition.CONFIG_CONVERGED, "False") < PATIENCE
-
-
-# ---------------------------------------------------------------------- the rest of the status
-
-
-def fields(look: Look, says: Iterable[Said]) -> Raw:
-    """Everything of the status but conditions; None is left out."""
-    seen, old = look.seen, look.seen.mta.get("status") or {}
-    if seen.is_paused:
-        kept = {name: old.get(name) for name in VOICE.fields}
-        return {**kept, "observedGeneration": seen.mta["metadata"].get("generation", 0), "phase": "Paused"}
-    fleet, assembly = seen.assembly.fleet, seen.assembly
-    reports = [look.reports[pod] for pod in look.living if pod in look.reports]
-    loaded = {one.revision for one in reports} - {assembly.revision, ""}
-    oldest = min(loaded) if loaded else (assembly.revision if reports else None)
-    wanted = look.wanted or old.get("replicas", 0)
-    return {
-        "replicas": sum(not has_ended(pod) for pod in seen.pods),
-        "readyReplicas": look.ready_pods,
-        "selector": ",".join(f"{name}={value}" for name, value in sorted(_selector(look).items())) or None,
-        "ready": f"{min(look.ready_pods, wanted)}/{wanted}",
-        "phase": phase(look, says),
-        "queue": queue(look.reports.values()) if look.reports else None,
-        "configRevision": _given({"desired": assembly.revision or None, "oldestLoaded": oldest}) or None,
-        "addresses": addresses(look) or None,
-        "domains": fleet.domains,
-        "policies": fleet.policies,
-        "certificates": len(fleet.certificates),
-        "service": service(look) or None,
-    }
-
-
-def phase(look: Look, says: Iterable[Said]) -> str:
-    by_type = {one.type: one for one in says}
-    if look.seen.is_deleting:
-        return "Draining"
-    if look.seen.assembly.problems:
-        return "Invalid"
-    if by_type[Condition.READY].is_true:
-        return "Healthy"
-    is_starting = (
-        look.is_rolling
-        or look.is_starting
-        or by_type[Condition.CONFIG_CONVERGED].reason
-        in (
-            Reason.CONVERGING,
-            Reason.NO_REPORTS,
-        )
-    )
-    return "Progressing" if is_starting and Condition.STALLED not in by_type else "Degraded"
-
-
-def queue(reports: Iterable[Report]) -> Raw:
-    known = [one.queue for one in reports]
-    ready, deferred, held = (sum(getattr(one, name) for one in known) for name in ("ready", "deferred", "held"))
-    oldest = int(max((one.oldest_ready_seconds for one in known), default=0))
-    return {
-        "total": ready + deferred + held,
-        "ready": ready,
-        "deferred": deferred,
-        "held": held,
-        "oldestReadySeconds": oldest,
-        "oldest": age(oldest),
-    }
-
-
-def queued(reports: Mapping[str, Report]) -> int:
-    """Messages of all pods together."""
-    return int(queue(reports.values())["total"])
-
-
-def age(seconds: int) -> str:
-    """As kubectl writes ages: 41s, 12m, 5h, 3d."""
-    for size, unit, until in ((86400, "d", 2 * 86400), (3600, "h", 2 * 3600), (60, "m", 120)):
-        if seconds >= until:
-            return f"{seconds // size}{unit}"
-    return f"{seconds}s"
-
-
-def addresses(look: Look) -> list[str]:
-    """Where the world reaches the listeners."""
-    for one in look.seen.services:
-        if one["metadata"]["name"] != look.seen.key.name:
-            continue
-        if one["spec"].get("type") == "LoadBalancer":
-            ingress = ((one.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
-            return sorted(entry.get("ip") or entry.get("hostname", "") for entry in ingress)
-        if one["spec"].get("type") == "NodePort":
-            return sorted({pod["status"]["hostIP"] for pod in look.seen.pods if pod["status"].get("hostIP")})
-    return []
-
-
-def service(look: Look) -> Raw:
-    found: Raw = {}
-    ports: list[Raw] = []
-    for one in look.seen.services:
-        spec = one["spec"]
-        if one["metadata"]["name"] == look.seen.key.name:
-            found |= {"name": look.seen.key.name, "type": spec.get("type"), "clusterIP": spec.get("clusterIP")}
-        else:
-            found |= {"internalName": one["metadata"]["name"], "internalClusterIP": spec.get("clusterIP")}
-        ports += [
-            _given({"name": port.get("name"), "port": port["port"], "nodePort": port.get("nodePort")})
-            for port in spec.get("ports", ())
-        ]
-    found = _given(found)
-    return found | ({"ports": ports} if ports else {})
-
-
-def _given(values: Raw) -> Raw:
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _selector(look: Look) -> Mapping[str, str]:
-    return look.plan.want.selector if look.plan else {}
 
 
 def _condition(raw: Raw, type_: str) -> Raw:

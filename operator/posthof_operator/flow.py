@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from posthof_crds.reasons import Condition
-from posthof_operator import deletion, describe
+from posthof_operator import columns, deletion, describe
 from posthof_operator.apply import Applier, Outcome
 from posthof_operator.assembly import Assemblies
 from posthof_operator.conditions import Said
 from posthof_operator.deletion import Step
-from posthof_operator.describe import Look
+from posthof_operator.look import VOICE, Look
 from posthof_operator.parts import Parts
 from posthof_operator.plan import Plan, decide
 from posthof_operator.pods import addresses
@@ -67,7 +67,7 @@ class MTARoom:
 
         look = Look(seen=seen, plan=plan, outcome=outcome, reports=reports, now=world.now())
         says = describe.describe(look)  # how it is; pure
-        await tell(world, mta, says, describe.fields(look, says), describe.VOICE)
+        await tell(world, mta, says, columns.fields(look, says), VOICE)
         await self._finalize(world, look)  # hold it, or let it go, where mail is to be delivered first
         return when(look, says, self._pace)
 
