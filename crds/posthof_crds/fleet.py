@@ -9,7 +9,11 @@ Rules of this file
 - A rule whose Secret is missing stays in force, and a listener whose certificate is missing keeps naming it: mail
   waits in the queue rather than leave by another way, and TLS begins when the pair is there.
 - An object nobody means for this MTA has no verdict here: without mtaRef that is one in a namespace that is not
-  allowed, or one that the MTA's selectors do not select.
+  allowed, or one that the MTA's selectors do not select, or one of another namespace that needs a Secret. What is in
+  a Secret goes to the MTA's namespace, and whoever makes an MTA chooses which namespaces it allows: so only the
+  object itself can say, by mtaRef, that this MTA may have it.
+- A last good version may come from shards, which whoever may write ConfigMaps beside the MTA can forge: it is given
+  Secrets of its own namespace only, and of another namespace than the MTA's only one the object still names.
 """
 
 from __future__ import annotations
@@ -141,6 +145,7 @@ class _Assembly:
         }
         self._allowing = [(selector(each.selector), each) for each in mta.spec.allowed_namespaces]
         self._allowed: dict[str, Allowance | None] = {}
+        self._keyless: set[str] = set()  # rules in force that are not given the Secret they name
 
     def fleet(self, parts: Iterable[Part]) -> Fleet:
         domains: list[_Bound] = []
@@ -161,7 +166,7 @@ class _Assembly:
         return Fleet(
             config=config,
             verdicts=self.verdicts,
-            secrets=frozenset(_refs(ordered, pairs)),
+            secrets=frozenset(_refs((rule for rule in ordered if rule.name not in self._keyless), pairs)),
             selections=selections,
             good=self.good,
             certificates=named,
@@ -189,6 +194,11 @@ class _Assembly:
         if usable is None:
             self._refuse(part, Refusal(part.flaws[0].reason, " ".join(map(str, part.flaws))))
             return None
+        if not is_own and usable.secrets:
+            if not is_named:
+                return None
+            if usable is not part and any(ref.name != part.named_secret for ref in usable.secrets):
+                self._keyless.add(part.full)
         return _Bound(usable, part.created, part.flaws, allowed)
 
     def _allows(self, namespace: str) -> Allowance | None:
@@ -327,6 +337,9 @@ class _Assembly:
             return Reason.RESOLVED, ""
         for ref in part.secrets:
             name = ref.name.partition("/")[2]
+            if part.full in self._keyless:
+                text = f'The last good version logs in with Secret "{name}", which the object does not name any more.'
+                return Reason.SECRET_MISSING, f"{text} Correct the object; mail waits until then."
             if ref.name not in self.secrets:
                 text = f'There is no Secret "{name}" in namespace {part.namespace}. Make it; mail waits until then.'
                 return Reason.SECRET_MISSING, text

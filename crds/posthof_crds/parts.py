@@ -84,6 +84,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     changes: Changes | None = None
     list_from: tuple[str, str] | None = None  # ("namespace/name" of the ConfigMap, key)
     selection: Selection | None = None
+    named_secret: str = ""  # RelayPolicy: "namespace/name" of the Secret it names, also while it is wrong elsewhere
 
     @property
     def key(self) -> PartKey:
@@ -131,6 +132,7 @@ def part_of(kind: str, raw: Mapping[str, Any]) -> Part:
         labels=dict(metadata.get("labels") or {}),
         mta=_mta_ref(raw, namespace),
         flaws=flaws,
+        named_secret=_named_secret(raw, namespace),
         **({} if flaws else body),
     )
 
@@ -159,6 +161,14 @@ def _mta_ref(raw: Mapping[str, Any], namespace: str) -> tuple[str, str] | None:
     if not isinstance(ref, Mapping) or not isinstance(ref.get("name"), str):
         return None
     return str(ref.get("namespace") or namespace), str(ref["name"])
+
+
+def _named_secret(raw: Mapping[str, Any], namespace: str) -> str:
+    """Also of an object that is wrong elsewhere."""
+    at: Any = raw.get("spec")
+    for step in ("action", "auth", "secretName"):
+        at = at.get(step) if isinstance(at, Mapping) else None
+    return f"{namespace}/{at}" if isinstance(at, str) else ""
 
 
 def _changes(spec: Any) -> Changes | None:
@@ -222,7 +232,8 @@ def made_pair(name: str, namespace: str) -> KeyPair:
 
 def parts_in_force(config: EngineConfig) -> dict[PartKey, Part]:
     """The last good parts, from the configuration that pods run: what a new leader begins with, so that an object
-    that is wrong by then stays in force as it was. Times of creation are not in a configuration."""
+    that is wrong by then stays in force as it was. Times of creation are not in a configuration. A rule that names a
+    Secret of another namespace was never written by us, and is left out."""
     parts: dict[PartKey, Part] = {}
     for domain in config.domains.values():
         namespace, slash, name = domain.name.partition("/")
@@ -234,7 +245,8 @@ def parts_in_force(config: EngineConfig) -> dict[PartKey, Part]:
         if rule.egress == config.egress:
             rule = msgspec.structs.replace(rule, egress=engine.Egress())
         part = Part(kind="RelayPolicy", namespace=namespace, name=name, rule=rule, selection=_selection(rule))
-        parts[part.key] = part
+        if all(ref.name.rpartition("/")[0] == namespace for ref in part.secrets):
+            parts[part.key] = part
     return parts
 
 

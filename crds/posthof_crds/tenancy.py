@@ -12,7 +12,8 @@ The rules, and why 1. A namespace that no entry of allowedNamespaces selects say
    anybody, a pod's address cannot. It is never asked about reports and about what aliases and redirects lead to,
    which is everybody's mail. 6. A tenant's rules are asked after the MTA's own rules of priority 0 and above, and
    before those below 0: the owner writes what nobody may change with 0 and above, and what everybody may change below
-   0. 7. Source addresses and EHLO names are the MTA's."""
+   0. 7. Source addresses and EHLO names are the MTA's. 8. A RelayPolicy with a Secret is obeyed only by the MTA it
+   names by mtaRef: what is in the Secret goes to that MTA's namespace, and who may read Secrets there reads it."""
 
 from __future__ import annotations
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from kit.fleets import TENANTS, domain, fleet, mta, policy, told, verdict
-from posthof_crds.engine import EngineConfig
-from posthof_crds.fleet import Fleet
+from posthof_crds.engine import EngineConfig, SecretRef
+from posthof_crds.fleet import Fleet, parts_in_force
 from posthof_crds.reasons import Reason
 from posthof_pod.admit.policy import CompiledPolicy, Facts, Verdict
 from posthof_pod.model import Origin
@@ -210,3 +211,49 @@ def test_names_of_tenants_cannot_meet() -> None:
     ).config
     assert isinstance(config, EngineConfig)
     assert {rule.name for rule in config.rules} == {"shop/p", "blog/p"}
+
+
+LOGIN = """
+    match: {podSelector: {}}
+    tls: Verify
+    action: {type: Smarthost, nextHops: [{host: 198.51.100.7}], auth: {secretName: login}}
+"""
+NAMED = LOGIN + "    mtaRef: {namespace: mail, name: edge}\n"
+
+
+class TestASecretOfATenant:
+    def test_goes_to_no_mta_that_the_rule_does_not_name(self) -> None:
+        """Whoever makes an MTA says which namespaces it allows; that must not give it their passwords."""
+        found = fleet(policy("shop/out", LOGIN))
+        assert (found.secrets, found.policies, found.verdicts) == (frozenset(), 0, [])
+
+    def test_goes_to_the_mta_that_the_rule_names(self) -> None:
+        found = fleet(policy("shop/out", NAMED))
+        assert {ref.name for ref in found.secrets} == {"shop/login"}
+
+    def test_is_never_read_by_a_forged_configuration_of_another_namespace(self) -> None:
+        config = fleet(policy("mail/out", NAMED)).config
+        assert config is not None
+        good = parts_in_force(_naming(config, "kube-system/root"))
+        found = fleet(policy("mail/out", NAMED + "    priority: high\n"), good=good)
+        assert found.secrets == frozenset()
+
+    def test_is_not_read_by_a_forged_configuration_when_the_rule_does_not_name_it(self) -> None:
+        config = fleet(policy("shop/out", NAMED)).config
+        assert config is not None
+        good, wrong = (
+            parts_in_force(_naming(config, "shop/other")),
+            policy("shop/out", NAMED + "    priority: high\n"),
+        )
+        found = fleet(wrong, good=good, secrets={})
+        assert found.secrets == frozenset()
+        assert "does not name any more" in verdict(found, "shop/out").resolved_message
+        honest = fleet(wrong, good=parts_in_force(config), secrets={})
+        assert {ref.name for ref in honest.secrets} == {"shop/login"}
+
+
+def _naming(config: EngineConfig, secret: str) -> EngineConfig:
+    (rule,) = config.rules
+    ref = SecretRef(name=secret, key="password")
+    action = replace(rule.action, username=ref, password=ref)
+    return replace(config, rules=(replace(rule, action=action),))
