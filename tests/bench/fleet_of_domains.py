@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import sys
 import tempfile
@@ -29,6 +30,12 @@ DEAF = {"POSTHOF_RESOLVER": "127.0.0.1@9"}
 
 def writes(server: FakeApi) -> list[Request]:
     return [one for one in server.writes if one.kind != "Event" and not one.manager.endswith("-dns")]
+
+
+def cpu(pid: int) -> float:
+    """Seconds of CPU it has used: what a busy machine does not change."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def settled(server: FakeApi, quiet: float = 8.0) -> None:
@@ -81,14 +88,17 @@ async def measure(count: int) -> dict[str, object]:
                 server.put(domain("d7", inbound={"mode": "Reject"}))
                 await until(lambda: config(server) != revision, 600)
                 found["cold_start_to_a_served_edit_s"] = round(time.monotonic() - began, 1)
+                found["cold_start_cpu_s"] = cpu(one.pid)
                 await settled(server)
                 found["cold_writes"] = sorted({f"{w.verb} {w.kind} {w.name}" for w in writes(server)[before:]})[:20]
                 found["cold_write_count"] = len(writes(server)) - before
                 found["cold_mib"] = memory(one.pid)
+                used = cpu(one.pid)
                 before, revision, began = len(writes(server)), config(server), time.monotonic()
                 server.put(domain("d9", inbound={"mode": "Reject"}))
                 await until(lambda: config(server) != revision, 600)
                 found["edit_to_shard_s"] = round(time.monotonic() - began, 2)
+                found["edit_cpu_s"] = round(cpu(one.pid) - used, 2)
                 await settled(server)
                 found["edit_writes"] = [f"{w.verb} {w.kind} {w.name}" for w in writes(server)[before:]]
     return found
