@@ -10,8 +10,8 @@ Rules
 - A try opens a session on up to 5 addresses, at most 2 of which may answer and refuse (greeting, EHLO, TLS, AUTH; or
   break before the first message, whose units `attempt` gave back). After a failure a site opens one at a time. When
   the last of those being opened fails and none stands, what is ready for the site goes back as a group with that
-  host's reply: a tenth of the queue and 50 at least, in their order, so that a long queue for a host that is down
-  costs little; the others stay ready and have their turn within ten probes (decision 0008). A site that is down gets
+  host's reply: a twentieth of the queue and 20 at least, in their order, so that a long queue for a host that is down
+  costs little; the others stay ready and have their turn within 20 probes (decision 0008). A site that is down gets
   one probe, with pauses (Window).
 - Sessions of the worker are bounded by `capacity`; sites that wait for room get one place each in turn, an idle
   session of another site makes room, and busy ones end after their batch.
@@ -40,8 +40,8 @@ TICK = 0.25  # seconds between looks at due times, idle sessions and probes
 TIDY = 60.0  # seconds between removals of what nothing needs any more
 LOCAL_SESSIONS = 8
 MOST_RESOLVING = 256  # routes looked up at once
-SENT_BACK = 50  # units of a destination that go back when no host answered, at least
-SENT_BACK_SHARE = 10  # of a longer queue: one in so many of all that wait for it
+SENT_BACK = 20  # units of a destination that go back when no host answered, at least
+SENT_BACK_SHARE = 20  # of a longer queue: one in so many of all that wait for it
 FAIL_GROUP = 50  # units sent back in one turn of the loop
 FAIL_GROUPS = 2  # at once: with a thousand hosts down, each would hold a group in memory and make the turn longer
 AFTER_FAULT = 300.0  # seconds until a unit whose end was lost by a fault of ours is tried again
