@@ -91,20 +91,22 @@ def assemble(
     config_maps: Mapping[str, Mapping[str, str]] | None = None,
     secrets: Mapping[str, Collection[str]] | None = None,
     good: Mapping[PartKey, Part] | None = None,
+    are_translated: bool = False,
 ) -> Fleet:
     """The fleet of one MTA.
 
     `mta`: the object as the API server has it. `parts`: of all MailDomains, RelayPolicies and TLSCerts there are.
     `namespaces`: labels by name. `proven`: domain -> "namespace/name" of the MailDomains it proves. `config_maps`:
     "namespace/name" -> data. `secrets`: "namespace/name" -> keys, where known; None: not judged. `good`: the parts in
-    force, from the last Fleet or `parts_in_force`.
+    force, from the last Fleet or `parts_in_force`. `are_translated`: clients from the world were seen to come with
+    addresses that are not their own, whatever the manifest promises; no rule believes them then.
     """
     model, flaws = read("MTA", mta)
     if not isinstance(model, MTA) or flaws:
         return Fleet(problems=flaws)
     namespace = str(mta["metadata"].get("namespace") or "default")
     known = _Known(namespaces, proven or {}, config_maps or {}, secrets, good or {})
-    work = _Assembly(model, namespace, known)
+    work = _Assembly(model, namespace, known, are_translated=are_translated)
     return work.fleet(parts)
 
 
@@ -131,9 +133,10 @@ class _Bound(NamedTuple):
 class _Assembly:
     """One call of `assemble`."""
 
-    def __init__(self, mta: MTA, namespace: str, known: _Known) -> None:
+    def __init__(self, mta: MTA, namespace: str, known: _Known, *, are_translated: bool) -> None:
         self.mta, self.namespace, self.spec = mta, namespace, mta.spec
         self.full = f"{namespace}/{mta.metadata.name}"
+        self.are_translated = are_translated
         self.namespaces, self.proven, self.config_maps, self.secrets, self.last = known
         self.verdicts: list[Verdict] = []
         self.good: dict[PartKey, Part] = {}
@@ -378,7 +381,7 @@ class _Assembly:
             domains = dict(sorted({**domains, spec.hostname: _built_in(self.namespace, spec.hostname)}.items()))
         return msgspec.structs.replace(
             self.base,
-            listeners=tuple(_listener(each, spec) for each in spec.listeners),
+            listeners=tuple(_listener(each, spec, self.are_translated) for each in spec.listeners),
             spool=msgspec.structs.replace(self.base.spool, path=SPOOL),
             mail_root=MAIL_ROOT,
             state_dir=STATE_DIR,
@@ -433,12 +436,13 @@ def _refs(rules: Iterable[Rule], certificates: Mapping[str, Certificate]) -> Ite
             yield from (ref for ref in (certificate.pair.cert_secret, certificate.pair.key_secret) if ref is not None)
 
 
-def _listener(listener: Any, spec: MTASpec) -> engine.Listener:
+def _listener(listener: Any, spec: MTASpec, are_translated: bool) -> engine.Listener:
+    is_kept = is_client_ip_preserved(listener, spec)
     return msgspec.structs.replace(
         listener_of(listener),
         host="",
         port=container_port(listener.port),
-        client_ip_preserved=is_client_ip_preserved(listener, spec),
+        client_ip_preserved=is_kept and (listener.role is ListenerRole.INTERNAL or not are_translated),
     )
 
 

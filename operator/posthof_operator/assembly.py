@@ -21,7 +21,9 @@ import msgspec
 from posthof_crds.engine import content_hash
 from posthof_crds.fleet import Fleet, assemble
 from posthof_crds.parts import Flaw, Part, PartKey, parts_in_force
+from posthof_crds.reasons import Condition, Reason
 from posthof_crds.shards import Incomplete, TooLarge, Unreadable, config_shards, read_config, revision_of
+from posthof_operator.conditions import is_said
 from posthof_operator.contents import Contents
 from posthof_operator.desired import CONFIG_KEY, CONFIG_SHARDS, MTA_KEY
 from posthof_operator.parts import Parts
@@ -74,6 +76,7 @@ class Assemblies:
             memory = self._memory[key] = await _remember(world, key)
         parts = await self._parts.fresh()
         generations = dict(self._parts.generations)
+        are_translated = is_said(raw, Condition.CLIENT_IP_PRESERVED, Reason.NODE_ADDRESSES_SEEN)
         wanted = {part.config_map for part in parts if part.config_map}
         texts = await memory.config_maps.read(world, f"mta {key}", wanted)
         known = self._last.get(key)
@@ -85,6 +88,7 @@ class Assemblies:
                 (self._parts.version, self._namespaces, world.proofs),
                 texts,
                 secrets,
+                are_translated,
             )
             if known is not None and known[0] == inputs:
                 return known[1]
@@ -93,6 +97,7 @@ class Assemblies:
                 "proven": dict(world.proven),
                 "config_maps": {name: _texts(data) for name, data in texts.items()},
                 "secrets": {name: frozenset(data) for name, data in secrets.items()},
+                "are_translated": are_translated,
             }
             made = await asyncio.to_thread(memory.assemble, raw, list(parts), secrets, more)
             made = replace(made, generations=generations)

@@ -107,6 +107,15 @@ def _is_abnormal(kind: str, one: Said) -> bool:
     return any(text.type == one.type and text.is_only_while_true for text in CONDITIONS[kind])
 
 
+def is_said(raw: Raw, type_: Condition, reason: Reason) -> bool:
+    """Whether the object's status says so, of its present generation."""
+    generation = raw["metadata"].get("generation", 0)
+    return any(
+        (one["type"], one.get("reason"), one.get("observedGeneration", 0)) == (type_, reason, generation)
+        for one in (raw.get("status") or {}).get("conditions") or ()
+    )
+
+
 def of_types(conditions: Iterable[Raw], types: Collection[str]) -> list[Raw]:
     """Those of some types, sorted by type."""
     return sorted((one for one in conditions if one["type"] in types), key=lambda one: str(one["type"]))

@@ -13,7 +13,7 @@ from posthof_crds.engine import ListenerRole
 from posthof_crds.fleet import is_client_ip_preserved
 from posthof_crds.reasons import Condition, Reason
 from posthof_crds.report import Report
-from posthof_operator.conditions import Said, said
+from posthof_operator.conditions import Said, is_said, said
 from posthof_operator.look import PATIENCE, VOICE, Look, queued
 from posthof_operator.plan import Plan
 from posthof_operator.pods import why_not
@@ -154,9 +154,11 @@ def client_addresses(look: Look) -> Said:
     total, private = sum(one.total for one in seen), sum(one.private for one in seen)
     nodes = {pod["status"].get("hostIP") for pod in look.seen.pods}
     is_nodes = any(address in nodes for one in seen for address in one.addresses)
-    if total >= SEEN_OFTEN and private >= NEARLY_ALL * total and is_nodes:
+    was_so = is_said(look.seen.mta, type_, Reason.NODE_ADDRESSES_SEEN)  # until enough others have been seen
+    if (total >= SEEN_OFTEN and private >= NEARLY_ALL * total and is_nodes) or (total < SEEN_OFTEN and was_so):
         text = (
-            "Nearly all clients come with addresses of nodes: something in front translates them. "
+            "Nearly all clients come with addresses of nodes: something in front translates them, and no rule "
+            "believes them on listeners for the world. "
             "Let it speak PROXY protocol, and write proxyProtocol for the listener."
         )
         return said(type_, False, Reason.NODE_ADDRESSES_SEEN, text)

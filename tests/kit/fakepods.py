@@ -15,7 +15,7 @@ import msgspec
 from aiohttp import web
 
 from kit.fakeapi import FakeApi
-from posthof_crds.report import QueueCounts, Report, ServedCertificate, SpoolState
+from posthof_crds.report import ClientCounts, QueueCounts, Report, ServedCertificate, SpoolState
 from posthof_crds.shards import Incomplete, revision_of
 
 
@@ -29,6 +29,7 @@ class FakePods:
         self.queue: dict[str, QueueCounts] = {}
         self.spool: dict[str, SpoolState] = {}
         self.certificates: dict[str, ServedCertificate] = {}
+        self.clients: ClientCounts | None = None
         self.silent: set[str] = set()
         self.asked = 0
         self._ips: dict[str, tuple[str, str]] = {}  # ip -> pod, MTA's namespace/name
@@ -98,5 +99,6 @@ class FakePods:
             queue=self.queue.get(pod, QueueCounts()),
             spool=self.spool.get(pod, SpoolState()),
             certificates=self.certificates,
+            clients=self.clients,
         )
         return web.Response(body=msgspec.json.encode(report), content_type="application/json")

@@ -8,7 +8,7 @@ from typing import Any
 
 from kit.fakeapi import FakeApi, until
 from kit.operated import NS, condition, config_of, domain, events, is_, mta, operated, policy, running
-from posthof_crds.report import QueueCounts
+from posthof_crds.report import ClientCounts, QueueCounts
 from posthof_crds.shards import read_keys, read_pods
 from posthof_operator.resources import FINALIZER, FLOCK_ACROSS_NODES, PAUSED
 
@@ -226,6 +226,32 @@ def test_secrets_that_rules_need_reach_the_pods_and_missing_ones_are_said() -> N
                 found = [server.get("Secret", f"edge-keys-{n}", NS)["data"]["keys"] for n in range(4)]
                 keys = read_keys([base64.b64decode(one) for one in found])
                 assert keys == {"mail/login/username": b"username", "mail/login/password": b"password"}
+
+    asyncio.run(story())
+
+
+def test_where_clients_come_with_nodes_addresses_no_rule_believes_them_until_the_spec_says_more() -> None:
+    """A balancer that translates addresses makes the whole world look like a node: `clients` would let it relay."""
+
+    def believed(server: FakeApi) -> dict[str, bool]:
+        return {one.name: one.client_ip_preserved for one in config_of(server).listeners}
+
+    async def story() -> None:
+        async with FakeApi() as server:
+            server.put(mta())
+            async with operated(server) as (pods, _):
+                await running(server, pods)
+                assert believed(server) == {"smtp": True, "inside": True}
+                node = server.get("Pod", "edge-0", NS)["status"]["hostIP"]
+                pods.clients = ClientCounts(total=60, private=60, addresses=(node,))
+                await until(lambda: believed(server) == {"smtp": False, "inside": True})
+                await until(lambda: is_(server, "MTA", "edge", "ClientIPPreserved", "False", "NodeAddressesSeen"))
+                asked = pods.asked
+                pods.clients = ClientCounts(total=3, private=3, addresses=(node,))  # a quiet night
+                await until(lambda: pods.asked > asked + 3)
+                assert believed(server) == {"smtp": False, "inside": True}
+                pods.clients = ClientCounts(total=60, private=1, addresses=("192.0.2.1",))
+                await until(lambda: believed(server) == {"smtp": True, "inside": True})
 
     asyncio.run(story())
 
