@@ -180,6 +180,7 @@ class Worker:
             capacity=config.outbound_sessions,
             clock=mta.clock,
         )
+        mta.spool.expect(lambda: sum(listening.coming for listening in self.listeners.values()))
         self.gate = HouseGate(admission, mta.spool, partial(flow.accept, mta=mta))
         desk = Desk(mta, self.start.name)
         self.channel.serve(desk.handlers())

@@ -168,6 +168,7 @@ class Desk:
     def __init__(self, gate: PlainGate, terms: Terms) -> None:
         self.gate = gate
         self.terms = terms
+        self.coming = 0
         self.refusals: list[tuple[str, str | None, str | None, Reply]] = []
         self.faults: list[tuple[str, BaseException]] = []
         self.message_reply: Reply | None = None

@@ -276,3 +276,28 @@ def test_a_session_costs_little_memory_before_its_first_message() -> None:
     assert not hasattr(talk.dialogue, "__dict__")
     assert not hasattr(talk.session, "__dict__")
     assert isinstance(Sink().content, bytearray)
+
+
+def test_messages_on_their_way_in_are_counted_from_mail_to_their_last_octet() -> None:
+    ends = {
+        b"DATA\r\nx\r\n.\r\n": "taken",
+        b"BDAT 3 LAST\r\nx\r\n": "taken",
+        b"RSET\r\n": "reset",
+        b"EHLO again.test\r\n": "begun anew",
+        b"QUIT\r\n": "gone",
+        b"DATA\r\nx\n\r\n.\r\n": "refused",
+    }
+    for end, how in ends.items():
+        talk = greeted()
+        assert talk.desk.coming == 0
+        talk.say(ENVELOPE)
+        assert talk.desk.coming == 1, how
+        talk.say(end)
+        assert talk.desk.coming == 0, how
+        talk.dialogue.lost()
+        assert talk.desk.coming == 0, how
+    talk = greeted()
+    talk.say(ENVELOPE + b"DATA\r\nhalf")
+    assert talk.desk.coming == 1
+    talk.dialogue.lost()
+    assert talk.desk.coming == 0

@@ -80,6 +80,10 @@ class AiosmtpdListener:
     def sessions(self) -> int:
         return len(self.conversations)
 
+    @property
+    def coming(self) -> int:
+        return 0  # aiosmtpd's own code has them
+
     async def start(self, sock: socket.socket) -> None:
         logging.getLogger("mail.log").setLevel(logging.CRITICAL)  # what is worth a line is told to the Watch
         is_implicit = self.desk.listener.tls is TLSMode.IMPLICIT

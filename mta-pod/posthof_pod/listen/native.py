@@ -95,6 +95,10 @@ class NativeListener:
     def sessions(self) -> int:
         return len(self.connections)
 
+    @property
+    def coming(self) -> int:
+        return self.desk.coming
+
     async def start(self, sock: socket.socket) -> None:
         self._server = await self.loop.create_server(lambda: Connection(self), sock=sock, backlog=BACKLOG)
         self._timer = self.loop.call_later(self._tick, self._turn)
@@ -345,6 +349,7 @@ class Connection(asyncio.Protocol):
         try:
             replies = dialogue.resume(result)
             if self._phase != _TALK:  # the client went away meanwhile
+                dialogue.lost()
                 return
             if replies:
                 self._say(self._transport, replies)

@@ -94,6 +94,11 @@ class Listening(Protocol):
     def sessions(self) -> int: ...
 
     @property
+    def coming(self) -> int:
+        """Messages on their way in; 0 where nobody counts them."""
+        ...
+
+    @property
     def desk(self) -> FrontDesk: ...
 
 
@@ -115,6 +120,7 @@ class FrontDesk:
         self.contexts = contexts
         self.clock = clock  # monotonic seconds
         self.clients = Clients(listener.limits)
+        self.coming = 0
         self.seen = Seen()
         self._blob_threshold = blob_threshold
         self.swap(listener, hostname, gate)

@@ -112,6 +112,8 @@ class Gate(Protocol):
 class Reception(Protocol):
     """What the dialogue's listener gives it, shared by all its sessions."""
 
+    coming: int  # messages on their way in: MAIL was accepted, the last octet is still to come. The dialogues count
+
     @property
     def terms(self) -> Terms: ...
 

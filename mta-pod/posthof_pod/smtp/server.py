@@ -411,6 +411,7 @@ class Dialogue:
         answer = gate.sender(session, address, parameters)
         if answer is None:
             self._transaction = Transaction(address, parameters)
+            reception.coming += 1
             self._out.append(say.SENDER_OK)
         elif isinstance(answer, Reply):
             self._sender_answered(address, parameters, answer)
@@ -422,6 +423,7 @@ class Dialogue:
             self._refuse("MAIL", reply, sender=address)
             return
         self._transaction = Transaction(address, parameters)
+        self._reception.coming += 1
         self._out.append(say.SENDER_OK if reply is None else say.octets(reply))
 
     def _rcpt(self, line: bytes) -> None:
@@ -573,8 +575,10 @@ class Dialogue:
         reader, self._reader = self._reader, None
         if reader is not None:
             reader.abort()
-        if transaction is not None and transaction.content is not None:
-            transaction.content.abort()
+        if transaction is not None:
+            self._reception.coming -= 1
+            if transaction.content is not None:
+                transaction.content.abort()
 
     # ---- DATA
 
@@ -623,6 +627,7 @@ class Dialogue:
         transaction, self._transaction = self._transaction, None
         if transaction is None:  # only after `lost`
             return
+        self._reception.coming -= 1
         session, parameters = self.session, transaction.parameters
         mail = Incoming(
             session,

@@ -33,7 +33,7 @@ from .record import HEADER_BYTES, Start
 from .syncer import Syncer
 from .volume import IOV_MAX, Disk
 
-GATHER = 0.001  # seconds a turn waits for more messages while several senders wait at once
+GATHER = 0.003  # seconds a turn waits at most for messages that are on their way in
 APPEND_DELAY = 0.01  # seconds a settle waits for a turn to ride along before it is written by itself
 CLOSED_DELAY = 1.0  # seconds until the settles of a lane without new mail are synced
 END_KEPT = 4096  # bytes of `end` that are always kept
@@ -111,7 +111,9 @@ class Journal:
         self._closed_at = 0.0  # monotonic: when closed lanes are written next
         self._was_for_all = False  # the last turn wrote to closed lanes too
         self._has_more = False  # closed lanes are due that it had no room for
+        self.coming: Callable[[], int] = lambda: 0  # messages on their way in, as far as somebody knows
         self._crowd = 0  # messages the last turn with any made durable
+        self._gathering: asyncio.TimerHandle | None = None
         self._soon: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.is_fenced = False
@@ -202,7 +204,12 @@ class Journal:
         if segment is not None:
             segment.is_urgent = True
         self._is_urgent = True
-        self._hurry()
+        if self._gathering is not None and not self.coming():
+            self._gathering.cancel()
+            self._gathering = None
+            self._loop.call_soon(self._flush)
+        else:
+            self._hurry()
 
     def add_blob(self, blob: BlobFile) -> None:
         """Sync this blob with the turn that writes its accept."""
@@ -287,13 +294,13 @@ class Journal:
     # -- turns ------------------------------------------------------------------------------------------------------
 
     def _hurry(self) -> None:
-        """Begin a turn soon: at the end of this turn of the loop, or GATHER later while several senders wait at once,
-        so that one write, sync and look serve more of them."""
+        """Begin a turn soon: at the end of this turn of the loop, or, where the last one served several senders, when
+        no message is on its way in any more, GATHER later at most: so that one write, sync and look serve more."""
         if self._is_busy or self._is_scheduled:
             return
         self._is_scheduled = True
-        if self._crowd > 1:
-            self._loop.call_later(GATHER, self._flush)
+        if self._crowd > 1 and self.coming():
+            self._gathering = self._loop.call_later(GATHER, self._flush)
         else:
             self._loop.call_soon(self._flush)
 
@@ -309,9 +316,10 @@ class Journal:
     def _flush(self) -> None:
         """Give what was gathered to the I/O thread, unless a turn is under way (then its end does)."""
         self._is_scheduled = False
-        if self._soon is not None:
-            self._soon.cancel()
-            self._soon = None
+        for timer in (self._soon, self._gathering):
+            if timer is not None:
+                timer.cancel()
+        self._soon = self._gathering = None
         if self._is_busy or self.is_stopped or self.is_fenced:
             return
         now = self._monotonic()
@@ -570,7 +578,7 @@ class Journal:
     def stop(self) -> None:
         """No more turns."""
         self.is_stopped = True
-        for timer in (self._timer, self._soon):
+        for timer in (self._timer, self._soon, self._gathering):
             if timer is not None:
                 timer.cancel()
         if self.syncer is not None:

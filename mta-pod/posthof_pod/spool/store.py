@@ -117,6 +117,10 @@ class Spool:
 
     # -- accept -----------------------------------------------------------------------------------------------------
 
+    def expect(self, coming: Callable[[], int]) -> None:
+        """`coming()`: how many messages are on their way in. A turn waits a moment for them while there are many."""
+        self._journal.coming = coming
+
     def next_id(self, ref: int | None = None) -> str:
         """The id for a message about to be committed; for a report (`ref`: of what caused it) in the same lane."""
         lane = self._core.lane_for_mail() if ref is None else self._find(ref)[0]
