@@ -1,4 +1,4 @@
-"""Where the CPU of one message goes, by the five stages of docs/performance.md. Posthof alone, 4 KiB, reused.
+"""Where the CPU of one message goes, by the stages of docs/performance.md. Posthof alone, 4 KiB, reused.
 
 The workers run with injected/sitecustomize.py, which samples them; sampling itself costs a few percent. Between two
 readings of its files lies one run of the case.
@@ -6,6 +6,7 @@ readings of its files lies one run of the case.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -13,7 +14,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
-from bench import place
+from bench import accounting, place
 from bench.systems import PosthofSystem
 from bench.throughput import CASES
 from bench.tools import Sink, Source, sink
@@ -45,9 +46,9 @@ def measure(folder: Path) -> Stages:
             try:
                 system.start()
                 _send(system.port, WARM_UP, target)
-                before = _read(samples)
+                before = _read(samples, system)
                 _send(system.port, COUNT, target)
-                after = _read(samples)
+                after = _read(samples, system)
             finally:
                 system.stop()
     finally:
@@ -60,7 +61,7 @@ def measure(folder: Path) -> Stages:
     stages = {name.partition(":")[2]: value for name, value in spent.items() if name.startswith("stage:")}
     functions = Counter({k.partition(":")[2]: v for k, v in spent.items() if k.startswith("function:")})
     return Stages(
-        {name: round(stages.get(name, 0.0), 1) for name in (*BUDGET, "other")},
+        {name: round(stages.get(name, 0.0), 1) for name in (*BUDGET, "write", "other")},
         {name: round(value, 2) for name, value in functions.most_common(20)},
     )
 
@@ -72,8 +73,8 @@ def _send(port: int, count: int, target: Sink) -> None:
     time.sleep(WRITING)
 
 
-def _read(samples: Path) -> dict[str, float]:
-    """Sums over all workers. The time of the other threads is commit: they write, sync and look."""
+def _read(samples: Path, system: PosthofSystem) -> dict[str, float]:
+    """Sums over all workers. The time of the other threads and of the mates is commit: they write, sync and look."""
     sums: dict[str, float] = defaultdict(float)
     for path in samples.glob("*.json"):
         one = json.loads(path.read_text())
@@ -83,4 +84,18 @@ def _read(samples: Path) -> dict[str, float]:
             sums[f"function:{function or 'the loop and libraries'}"] += seconds
         sums["stage:commit"] += one["threads"]
         sums["function:(threads: write, sync, look)"] += one["threads"]
+    mates = _mates(system)
+    sums["stage:commit"] += mates
+    sums["function:(mates: sync, look)"] += mates
     return sums
+
+
+def _mates(system: PosthofSystem) -> float:
+    """CPU seconds of the processes that sync for the workers; nothing is injected into those."""
+    assert system._program is not None
+    ticks = 0
+    for pid, times in accounting.tree(system._program.pid).items():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if b"mate.py" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                ticks += times.own
+    return ticks / accounting.TICKS

@@ -22,6 +22,7 @@ STEP = 0.002
 STAGES = (
     ("spool.*.settle", "settle"),
     ("spool.*.tried", "deliver"),
+    ("outbox", "write"),
     ("flow.accept", "commit"),
     ("flow.settle", "settle"),
     ("smtp.client", "deliver"),
