@@ -19,8 +19,9 @@ class Step(enum.Enum):
     LET_GO = "let go"  # take it away
 
 
-def step(mta: Raw, reports: Mapping[str, Report], living: Iterable[str]) -> Step:
-    """What to do about the finalizer now. A drained MTA goes when every pod that runs says its queue is empty."""
+def step(mta: Raw, reports: Mapping[str, Report], living: Iterable[str], *, has_claim: bool = True) -> Step:
+    """What to do about the finalizer now. A drained MTA goes when all pods that run say their queues are empty; or
+    when there is neither a pod nor a claim, as in a namespace that is deleted: nothing is left to deliver from."""
     metadata = mta["metadata"]
     is_there = FINALIZER in (metadata.get("finalizers") or ())
     policy = ((mta["spec"].get("spool") or {}).get("deletionPolicy")) or "Retain"
@@ -30,7 +31,9 @@ def step(mta: Raw, reports: Mapping[str, Report], living: Iterable[str]) -> Step
         return Step.LET_GO if is_there else Step.NOTHING
     if not is_there:
         return Step.NOTHING
-    return Step.LET_GO if policy != "Drain" or is_drained(reports, living) else Step.NOTHING
+    pods = list(living)
+    is_over = policy != "Drain" or is_drained(reports, pods) or not (pods or has_claim)
+    return Step.LET_GO if is_over else Step.NOTHING
 
 
 def is_drained(reports: Mapping[str, Report], living: Iterable[str]) -> bool:
@@ -40,7 +43,9 @@ def is_drained(reports: Mapping[str, Report], living: Iterable[str]) -> bool:
 
 
 def _is_empty(report: Report) -> bool:
-    return not (report.queue.ready or report.queue.deferred or report.queue.held)
+    """Only a pod whose workers have read the spool knows: others count none."""
+    is_known = report.ready and report.spool.healthy
+    return is_known and not (report.queue.ready or report.queue.deferred or report.queue.held)
 
 
 def may_act(mta: Raw) -> bool:

@@ -81,8 +81,10 @@ class MTARoom:
 
     async def _finalize(self, world: World, look: Look) -> None:
         mta = world.store.get(look.seen.key)  # as it is after its status was told
-        step = deletion.step(mta, look.reports, look.living) if mta is not None else Step.NOTHING
-        if mta is not None and step is not Step.NOTHING and not look.seen.is_paused:
+        if mta is None:
+            return
+        step = deletion.step(mta, look.reports, look.living, has_claim=look.seen.claim is not None)
+        if step is not Step.NOTHING and not look.seen.is_paused:
             await world.api.patch(look.seen.key, deletion.change(mta, step))
 
     async def _forget(self, key: Key, world: World) -> None:

@@ -6,9 +6,9 @@ import asyncio
 import base64
 from typing import Any
 
-from kit.fakeapi import FakeApi, until
+from kit.fakeapi import Failure, FakeApi, Request, until
 from kit.operated import NS, condition, config_of, domain, events, is_, mta, operated, policy, running
-from posthof_crds.report import ClientCounts, QueueCounts
+from posthof_crds.report import ClientCounts, QueueCounts, SpoolState
 from posthof_crds.shards import read_keys, read_pods
 from posthof_operator.resources import FINALIZER, FLOCK_ACROSS_NODES, PAUSED
 
@@ -192,9 +192,35 @@ def test_a_deleted_mta_leaves_its_mail_and_under_drain_delivers_it_first() -> No
                 await until(lambda: is_(server, "MTA", "edge", "Reconciling", reason="Draining"))
                 await until(lambda: server.names("Service") == [])
                 assert server.names("Deployment") == ["edge"]
-                pods.queue.clear()
+                pods.spool["edge-0"] = SpoolState(healthy=False, reason="no worker has the spool open")
+                pods.queue.clear()  # a pod that has read nothing counts nothing
+                asked = pods.asked
+                await until(lambda: pods.asked > asked + 3)
+                assert server.get("MTA", "edge", NS) is not None
+                pods.spool.clear()
                 await until(lambda: server.get("MTA", "edge", NS) is None)
                 assert server.names("PersistentVolumeClaim") == ["edge-spool"]
+
+    asyncio.run(story())
+
+
+def test_a_namespace_that_is_deleted_does_not_wait_for_mail_that_went_with_it() -> None:
+    async def story() -> None:
+        async with FakeApi() as server:
+            server.put(mta(spool={"deletionPolicy": "Drain"}))
+            async with operated(server) as (pods, _):
+                await running(server, pods)
+                await until(lambda: server.get("MTA", "edge", NS)["metadata"].get("finalizers") == [FINALIZER])
+
+                def terminating(request: Request) -> None:
+                    if request.verb == "apply" and server.get(request.kind, request.name, NS) is None:
+                        raise Failure(403, "Forbidden", "the namespace is being terminated")
+
+                server.before = terminating
+                server.remove("MTA", "edge", NS)
+                server.remove("Pod", "edge-0", NS)
+                server.remove("PersistentVolumeClaim", "edge-spool", NS)
+                await until(lambda: server.get("MTA", "edge", NS) is None)
 
     asyncio.run(story())
 
