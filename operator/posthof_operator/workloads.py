@@ -3,7 +3,8 @@
 Rules of this file
 - Pods of a namespace are watched only while a rule that is in force is about them.
 - A pod on its node's own network has no address of its own and is never in the list; neither is one that ended.
-- An address goes from one pod to the next some time; the list follows the watch, within a second.
+- An address goes from one pod to the next some time; the list follows the watch, within a second. While two pods
+  have it (a node that came back, before its kubelet told), it is in the selections that both are in.
 """
 
 from __future__ import annotations
@@ -59,13 +60,17 @@ class Workloads:
 def listed(selections: Mapping[str, PodSelection], pods: Mapping[str, Iterable[Raw]]) -> dict[str, tuple[str, ...]]:
     """Address -> ids of the selections its pod is in, sorted."""
     found: dict[str, set[str]] = {}
+    by_space: dict[str, list[tuple[str, PodSelection]]] = {}
     for id_, selection in selections.items():
         for space in selection.namespaces:
-            for pod in pods.get(space, ()):
-                if selection.pods.matches(pod["metadata"].get("labels") or {}):
-                    for address in own_addresses(pod):
-                        found.setdefault(address, set()).add(id_)
-    return {address: tuple(sorted(ids)) for address, ids in sorted(found.items())}
+            by_space.setdefault(space, []).append((id_, selection))
+    for space, chosen in by_space.items():
+        for pod in pods.get(space, ()):
+            labels = pod["metadata"].get("labels") or {}
+            ids = {id_ for id_, selection in chosen if selection.pods.matches(labels)}
+            for address in own_addresses(pod):
+                found[address] = found[address] & ids if address in found else ids
+    return {address: tuple(sorted(ids)) for address, ids in sorted(found.items()) if ids}
 
 
 def _may_write(mta: Raw) -> bool:
