@@ -78,11 +78,11 @@ class Assemblies:
         generations = dict(self._parts.generations)
         are_translated = is_said(raw, Condition.CLIENT_IP_PRESERVED, Reason.NODE_ADDRESSES_SEEN)
         wanted = {part.config_map for part in parts if part.config_map}
-        texts = await memory.config_maps.read(world, f"mta {key}", wanted)
+        texts = await memory.config_maps.read(world, key, wanted)
         known = self._last.get(key)
         named = {ref.name for ref in known[1].fleet.secrets} if known else set()
         while True:
-            secrets = await memory.secrets.read(world, f"mta {key}", named)
+            secrets = await memory.secrets.read(world, key, named)
             inputs = (
                 (raw["metadata"]["uid"], raw["metadata"]["generation"]),
                 (self._parts.version, self._namespaces, world.proofs),

@@ -47,7 +47,17 @@ def _wake(world: World, key: Key, change: Change) -> None:
     elif key.kind in CHILDREN:
         _wake_owner(world, key)
     elif key.kind in ("Secret", "ConfigMap"):  # known by their metadata: any new version may be a new content
-        world.enqueue_all("MTA", TOGETHER)
+        _wake_owner(world, key)
+        _wake_referrers(world, key)
+
+
+def _wake_referrers(world: World, key: Key) -> None:
+    """Whose configuration is made of it, also while it is not there; and every TLSCert beside a Secret."""
+    name = f"{key.namespace}/{key.name}"
+    for (mta, kind), names in list(world.referred.items()):
+        if kind == key.kind and name in names:
+            world.enqueue(mta, TOGETHER, room="mta")
+    if key.kind == "Secret":
         for cert in list(world.store.keys("TLSCert", key.namespace)):
             world.enqueue(cert)
 

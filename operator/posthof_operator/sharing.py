@@ -53,6 +53,8 @@ def share_reports(world: World, key: Key, reports: Mapping[str, Report]) -> None
 def withdraw(world: World, key: Key) -> None:
     """The MTA is gone: what it said is said no more."""
     old = world.judged.pop(key, _NOTHING)
+    for kind in ("Secret", "ConfigMap"):
+        world.referred.pop((key, kind), None)
     world.selections.pop(key, None)
     share_reports(world, key, {})
     world.reports.pop(key, None)

@@ -44,7 +44,7 @@ class Watches:
         self._running: dict[Subject, asyncio.Task[None]] = {}
         self._synced: dict[Subject, asyncio.Event] = {}
 
-    async def want(self, wisher: str, subjects: Iterable[Subject]) -> None:
+    async def want(self, wisher: str, subjects: Iterable[Subject], *, is_waiting: bool = True) -> None:
         """Returns when each of them has been listed once. `wisher` replaces what it wished before. ApiError: one of
         them cannot be listed now; the watch goes on trying."""
         wished = frozenset(subjects)
@@ -53,7 +53,7 @@ class Watches:
         else:
             self._wishes.pop(wisher, None)
         self._adjust()
-        for subject in wished:
+        for subject in wished if is_waiting else ():
             try:
                 async with asyncio.timeout(FIRST_LIST):
                     await self._synced[subject].wait()

@@ -102,6 +102,7 @@ class World:
             str, frozenset[str]
         ] = {}  # domain -> "namespace/name" of MailDomains whose DNS has the proof
         self.proofs = 0  # grows with every change of `proven`
+        self.referred: dict[tuple[Key, str], frozenset[str]] = {}  # MTA, kind -> "namespace/name" it is made of
         self.reports: dict[Key, dict[str, Report]] = {}  # MTA -> pod -> what it said last
         self.judged: dict[Key, Judged] = {}  # MTA -> what it says about the objects
         self.selections: dict[Key, Selections] = {}  # MTA -> the pods that its rules are about
