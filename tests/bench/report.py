@@ -139,8 +139,8 @@ def _stages(found: Mapping[str, Any]) -> str:
         return ""
     lines = ["| posthof, us of CPU a 4 KiB message | measured | budget |", "|---|---:|---:|"]
     lines += [f"| {stage} | {spent[stage]:.1f} | {BUDGET[stage]:.0f} |" for stage in BUDGET]
+    lines += [f"| {stage} | {time:.1f} | |" for stage, time in spent.items() if stage not in BUDGET]
     lines += [
-        f"| other | {spent['other']:.1f} | |",
         f"| together | {sum(spent.values()):.1f} | {sum(BUDGET.values()):.0f} |",
     ]
     lines += ["", "The dearest functions, us: " + ", ".join(f"{k} {v:.1f}" for k, v in found["functions_us"].items())]
