@@ -135,8 +135,9 @@ class Api:
         lasting: float = 300.0,
         silence: float = 90.0,
     ) -> AsyncIterator[WatchEvent]:
-        """Events after `version`, bookmarks too, until the server ends it after `lasting` seconds. ApiError with
-        status 0 when nothing (not even a bookmark) came for `silence` seconds."""
+        """Events after `version`, bookmarks too, until the server ends it after `lasting` seconds, or nothing (not even
+        a bookmark; quiet kinds get none) came for `silence` seconds: then the connection may be dead. Go on from the
+        last version in both cases. ApiError: it could not begin, or broke."""
         query = {"watch": "1", "resourceVersion": version, "allowWatchBookmarks": "true"}
         query |= {"timeoutSeconds": str(int(lasting))} | _selectors(labels, fields)
         headers = {"Accept": METADATA} if metadata_only else {}
@@ -152,6 +153,8 @@ class Api:
                     if event["type"] == "ERROR":
                         raise _error(int(event["object"].get("code", 500)), msgspec.json.encode(event["object"]))
                     yield WatchEvent(event["type"], event["object"])
+        except aiohttp.SocketTimeoutError:
+            return
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise ApiError(0, "Unreachable", f"{type(error).__name__}: {error}") from None
 

@@ -193,6 +193,21 @@ def test_a_watch_follows_and_begins_again_when_the_server_forgot() -> None:
     asyncio.run(story())
 
 
+def test_a_silent_watch_is_begun_again_where_it_was() -> None:
+    async def story() -> None:
+        async with client() as (server, api):
+            server.put(MAP)
+            (page,) = [page async for page in api.pages("ConfigMap", "ns")]
+            seen = [event async for event in api.watch("ConfigMap", "ns", page.version, silence=0.05)]
+            assert seen == []
+            server.put({**MAP, "data": {"x": "2"}})
+            async for event in api.watch("ConfigMap", "ns", page.version, silence=5.0):
+                assert event.object["data"] == {"x": "2"}
+                break
+
+    asyncio.run(story())
+
+
 def test_a_list_finds_what_no_watch_told_of() -> None:
     async def story() -> None:
         async with client() as (server, api):
