@@ -383,7 +383,7 @@ class Adopter:
         """Put the live messages into the index and tell the engine, slice by slice. Recipients that may have it.
         Until the last one is in, nothing of the lane may go: its segments look emptier than they are.
 
-        The loop's other work gets its turn after each share of time, and the next share is twice as long as that took:
+        The loop's other work gets its turn after each share of time, and the next share is twice as long as that was:
         at a start with much due mail, two thirds of the time are for what is not known yet.
         """
         core = self._core
