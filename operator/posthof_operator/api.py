@@ -135,9 +135,9 @@ class Api:
         lasting: float = 300.0,
         silence: float = 90.0,
     ) -> AsyncIterator[WatchEvent]:
-        """Events after `version`, bookmarks too, until the server ends it after `lasting` seconds, or nothing (not even
-        a bookmark; quiet kinds get none) came for `silence` seconds: then the connection may be dead. Go on from the
-        last version in both cases. ApiError: it could not begin, or broke."""
+        """Events after `version`, bookmarks too, until the server ends it after `lasting` seconds, or nothing (not
+        even a bookmark; quiet kinds get none) came for `silence` seconds: then the connection may be dead. Go on from
+        the last version in both cases. ApiError: it could not begin, or broke."""
         query = {"watch": "1", "resourceVersion": version, "allowWatchBookmarks": "true"}
         query |= {"timeoutSeconds": str(int(lasting))} | _selectors(labels, fields)
         headers = {"Accept": METADATA} if metadata_only else {}

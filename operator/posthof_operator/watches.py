@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from posthof_operator.resources import MTA_LABEL, Key, key_of
 from posthof_operator.store import Change, Store
 
 FIRST_LIST = 10.0  # seconds that whoever wishes waits for the first list
+SHORT = 0.5  # seconds; a stream that ends sooner is not asked for again at once
 BACKOFF = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # seconds after the first, second ... failure in a row
 
 log = logging.getLogger("posthof_operator.watches")
@@ -107,7 +109,10 @@ class Watches:
                 synced.set()
                 failures = 0
                 while True:
+                    began = time.monotonic()
                     version = await self._watch(subject, version)
+                    if time.monotonic() - began < SHORT:
+                        await asyncio.sleep(SHORT)
             except ApiError as error:
                 if error.is_gone:
                     continue
