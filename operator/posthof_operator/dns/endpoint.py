@@ -1,7 +1,8 @@
 """The DNSEndpoint object that ExternalDNS publishes a domain's records from.
 
 Rules of this file
-- Pure. Only texts that are known are published: MX while an MTA receives for the domain; SPF and DMARC where the
+- Pure. Only for a domain that an MTA accepts: whoever may write a MailDomain would else write anybody's SPF.
+- Only texts that are known are published: MX while an MTA receives for the domain; SPF and DMARC where the
   MailDomain gives them; SPF also where the MTA's addresses are known. A proof is never published: whoever may make
   objects here may not for that hold the domain.
 - SPF shares its name with other TXT records that ExternalDNS does not know of; ExternalDNS writes only what it owns.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from posthof_operator.dns import endpoint
 from posthof_operator.dns.rows import Want
+from posthof_operator.dns.want import is_in_doubt
 from posthof_operator.resources import MANAGED_BY, MANAGER, OWNED, RESOURCES, Key, Raw, key_of, owner_reference
 from posthof_operator.world import World
 
@@ -34,7 +35,9 @@ class Publisher:
             return "dns.publish asks for ExternalDNS, and this cluster has no DNSEndpoint API" if is_asked else ""
         key = Key(KIND, raw["metadata"]["namespace"], raw["metadata"]["name"])
         body = None
-        if is_asked and want is not None and not want.is_proof_needed:
+        if is_asked and is_in_doubt(raw):
+            return ""  # what is published stays: the MX of a domain that is in force must not go with a mistake
+        if is_asked and want is not None and want.may_publish:
             body = endpoint.endpoint(key.namespace, key.name, want, owner_reference(raw, "MailDomain"))
         if body is None:
             await self._remove(key, world)

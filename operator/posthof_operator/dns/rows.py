@@ -35,7 +35,7 @@ class Want(NamedTuple):
     """What to expect for `domain`. `hosts`: hostnames of the MTAs that receive for it; `addresses`: theirs, as far as
     known; `egress`: what mail leaves from; `spf`, `dmarc`: texts of the MailDomain (None: none given, "": no check);
     `proof`: the value of the TXT proof, "" where none is asked for; `is_proof_needed`: nothing is received without
-    it."""
+    it; `may_publish`: an MTA receives for it."""
 
     domain: str
     hosts: tuple[str, ...] = ()
@@ -45,6 +45,7 @@ class Want(NamedTuple):
     dmarc: str | None = None
     proof: str = ""
     is_proof_needed: bool = False
+    may_publish: bool = False
 
 
 class Seen(NamedTuple):

@@ -17,6 +17,8 @@ from posthof_operator.dns import proof
 from posthof_operator.dns.rows import Want
 from posthof_operator.resources import Raw
 
+_NOT_THEIRS = (Reason.PROOF_MISSING, Reason.DOMAIN_TAKEN, Reason.NOT_ALLOWED, Reason.NEXT_HOP_NOT_ALLOWED)
+
 
 class House(NamedTuple):
     """An MTA, as far as DNS has to do with it."""
@@ -33,6 +35,7 @@ class Bound(NamedTuple):
     name: str
     is_accepted: bool
     reason: str
+    is_current: bool  # said of the object as it is now
 
 
 def house_of(raw: Raw) -> House:
@@ -45,6 +48,7 @@ def house_of(raw: Raw) -> House:
 
 
 def bindings(raw: Raw) -> Iterator[Bound]:
+    generation = raw["metadata"].get("generation", 0)
     for one in raw.get("status", {}).get("bindings") or ():
         accepted: Mapping[str, Any] = next((c for c in one.get("conditions", ()) if c["type"] == "Accepted"), {})
         yield Bound(
@@ -52,7 +56,16 @@ def bindings(raw: Raw) -> Iterator[Bound]:
             one.get("mta", ""),
             accepted.get("status") == "True",
             accepted.get("reason", ""),
+            accepted.get("observedGeneration", generation) == generation,
         )
+
+
+def is_in_doubt(raw: Raw) -> bool:
+    """Whether nobody has judged it as it is now, or it is wrong by itself, while its last good version may be in
+    force."""
+    found = list(bindings(raw))
+    is_old = any(not one.is_current for one in found)
+    return is_old or (bool(found) and not any(one.is_accepted or one.reason in _NOT_THEIRS for one in found))
 
 
 def want_of(raw: Raw, house: Callable[[str, str], House | None], salt: bytes, *, is_proven: bool) -> Want | None:
@@ -80,6 +93,7 @@ def want_of(raw: Raw, house: Callable[[str, str], House | None], salt: bytes, *,
         dmarc=dns.get("dmarc"),
         proof=proof.value_of(salt, metadata["namespace"], domain) if asks_proof else "",
         is_proof_needed=bool(lacking) and not accepting,
+        may_publish=bool(accepting),
     )
 
 

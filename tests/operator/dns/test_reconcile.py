@@ -335,15 +335,57 @@ def test_an_endpoint_is_there_exactly_while_it_is_asked_for() -> None:
     asyncio.run(story())
 
 
-def test_no_endpoint_is_made_for_a_domain_that_is_not_accepted() -> None:
+@pytest.mark.parametrize("reason", ["ProofMissing", "NotAllowed", "DomainTaken", "Invalid"])
+def test_no_endpoint_is_made_for_a_domain_that_is_not_accepted(reason: str) -> None:
+    """Whoever may write a MailDomain would write anybody's SPF by it."""
+
     async def story() -> None:
         async with place() as at:
             at.server.missing.discard("externaldns.k8s.io")
             at.server.put(mta())
-            at.put(domain(dns={"publish": "ExternalDNS"}), judged("ProofMissing"))
+            at.put(domain(dns={"publish": "ExternalDNS", "spf": "v=spf1 +all"}), judged(reason))
             await until(lambda: at.ready() == ("False", "RecordsMissing"))
             await until(lambda: at.world.queue.is_idle)
             assert at.server.get("DNSEndpoint", "acme", "team-a") is None
+
+    asyncio.run(story())
+
+
+def test_an_endpoint_waits_until_the_domain_as_it_is_now_was_judged() -> None:
+    """Else a domain that is accepted becomes another one for a moment, and that one's records are published."""
+
+    async def story() -> None:
+        async with place() as at:
+            at.server.missing.discard("externaldns.k8s.io")
+            at.server.put(mta())
+            status = judged("Accepted", accepted=True)
+            status["bindings"][0]["conditions"][0]["observedGeneration"] = 1
+            at.put(domain(dns={"publish": "ExternalDNS"}), status)
+            await until(lambda: at.server.get("DNSEndpoint", "acme", "team-a"))
+            before = at.server.get("DNSEndpoint", "acme", "team-a")
+            at.server.put(domain(dns={"publish": "ExternalDNS"}, domain="bank.example"))
+            await until(lambda: at.ready() == ("False", "RecordsMissing") and "bank.example" in at.message())
+            await until(lambda: at.world.queue.is_idle)
+            assert at.server.get("DNSEndpoint", "acme", "team-a") == before
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("space", ["team-a", "mail"])
+def test_an_endpoint_stays_while_a_mistake_in_the_domain_leaves_its_last_good_version_in_force(space: str) -> None:
+    async def story() -> None:
+        async with place() as at:
+            at.server.missing.discard("externaldns.k8s.io")
+            at.server.put(mta())
+            at.put(domain(space, dns={"publish": "ExternalDNS"}), judged("Accepted", accepted=True))
+            await until(lambda: at.server.get("DNSEndpoint", "acme", space))
+            before = at.server.get("DNSEndpoint", "acme", space)
+            at.put(domain(space, dns={"publish": "ExternalDNS"}, inbound={"mode": "LMTP"}), judged("Invalid"))
+            at.world.enqueue(Key("MailDomain", space, "acme"), room="dns")
+            await until(lambda: at.world.queue.is_idle)
+            assert at.server.get("DNSEndpoint", "acme", space) == before
+            at.put(domain(space, dns={"publish": "ExternalDNS"}), judged("DomainTaken"))
+            await until(lambda: at.server.get("DNSEndpoint", "acme", space) is None)
 
     asyncio.run(story())
 
