@@ -5,6 +5,8 @@ Rules of this file
 - A pod on its node's own network has no address of its own and is never in the list; neither is one that ended.
 - An address goes from one pod to the next some time; the list follows the watch, within a second. While two pods
   have it (a node that came back, before its kubelet told), it is in the selections that both are in.
+- Also while the MTA is paused, or drained: the list says what is so, not what shall be, and an old one gives a
+  stranger the rights of a pod that is gone.
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ from posthof_crds.fleet import PodSelection
 from posthof_crds.shards import TooLarge, pods_shard
 from posthof_operator.apply import Applier
 from posthof_operator.children import workloads
+from posthof_operator.deletion import may_act
 from posthof_operator.pods import own_addresses
-from posthof_operator.resources import PAUSED, Key, Raw
+from posthof_operator.resources import Key, Raw
 from posthof_operator.watches import Subject
 from posthof_operator.world import Requeue, World
 
@@ -39,7 +42,7 @@ class Workloads:
         await world.watches.want(
             f"pods of {key}", [Subject("Pod", space, is_metadata_only=False) for space in spaces]
         )
-        if known is None or mta is None or not _may_write(mta):
+        if known is None or mta is None or not may_act(mta):
             return None
         pods = {space: [held.raw() for _, held in world.store.all("Pod", space)] for space in spaces}
         found = listed(selections, pods)
@@ -71,8 +74,3 @@ def listed(selections: Mapping[str, PodSelection], pods: Mapping[str, Iterable[R
             for address in own_addresses(pod):
                 found[address] = found[address] & ids if address in found else ids
     return {address: tuple(sorted(ids)) for address, ids in sorted(found.items()) if ids}
-
-
-def _may_write(mta: Raw) -> bool:
-    metadata = mta["metadata"]
-    return "deletionTimestamp" not in metadata and PAUSED not in (metadata.get("annotations") or {})

@@ -173,6 +173,35 @@ def test_a_paused_mta_is_left_alone_until_it_is_not() -> None:
     asyncio.run(story())
 
 
+def test_a_paused_mta_hears_which_addresses_its_pods_have_left() -> None:
+    async def story() -> None:
+        async with FakeApi() as server:
+            server.put(mta())
+            server.put({"kind": "Namespace", "metadata": {"name": NS, "labels": {}}})
+            server.put(
+                policy("ours", match={"podSelector": {"matchLabels": {"app": "web"}}}, action={"type": "Direct"})
+            )
+            head = {"name": "web", "namespace": NS, "labels": {"app": "web"}}
+            web = {"kind": "Pod", "metadata": head, "spec": {}, "status": {"podIP": "10.1.0.1", "phase": "Running"}}
+            server.put(web)
+
+            def listed() -> list[str]:
+                raw = server.get("ConfigMap", "edge-pods", NS)
+                return sorted(read_pods(base64.b64decode(raw["binaryData"]["pods"]))) if raw else []
+
+            async with operated(server) as (pods, world):
+                await running(server, pods)
+                await until(lambda: listed() == ["10.1.0.1"])
+                paused = mta()
+                paused["metadata"]["annotations"] = {"posthof.dev/paused": ""}
+                server.put(paused)
+                await until(lambda: is_(server, "MTA", "edge", "Ready", "Unknown", "Paused"))
+                server.remove("Pod", "web", NS)
+                await until(lambda: listed() == [] and server.get("ConfigMap", "edge-pods", NS))
+
+    asyncio.run(story())
+
+
 def test_a_deleted_mta_leaves_its_mail_and_under_drain_delivers_it_first() -> None:
     async def story() -> None:
         async with FakeApi() as server:
