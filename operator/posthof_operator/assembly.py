@@ -31,6 +31,8 @@ from posthof_operator.resources import Key, Raw
 from posthof_operator.store import Change, Store
 from posthof_operator.world import World
 
+LONGEST_LOGIN = 4096  # bytes of a user name or a password in a Secret of another namespace
+
 
 @dataclass(frozen=True, kw_only=True)
 class Assembly:
@@ -82,7 +84,7 @@ class Assemblies:
         known = self._last.get(key)
         named = {ref.name for ref in known[1].fleet.secrets} if known else set()
         while True:
-            secrets = await memory.secrets.read(world, key, named)
+            secrets = _bounded(await memory.secrets.read(world, key, named), key.namespace)
             inputs = (
                 (raw["metadata"]["uid"], raw["metadata"]["generation"]),
                 (self._parts.version, self._namespaces, world.proofs),
@@ -173,6 +175,16 @@ async def _remember(world: World, key: Key) -> _Memory:
 
 def _texts(data: Mapping[str, bytes]) -> dict[str, str]:
     return {key: value.decode() for key, value in data.items()}
+
+
+def _bounded(secrets: Mapping[str, Mapping[str, bytes]], own: str) -> dict[str, Mapping[str, bytes]]:
+    """Without what of other namespaces is too long for a login: one tenant's must not fill the shards of all."""
+    return {
+        name: data
+        if name.partition("/")[0] == own
+        else {key: value for key, value in data.items() if len(value) <= LONGEST_LOGIN}
+        for name, data in secrets.items()
+    }
 
 
 def _keys(fleet: Fleet, secrets: Mapping[str, Mapping[str, bytes]]) -> dict[str, bytes]:

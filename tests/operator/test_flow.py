@@ -189,7 +189,7 @@ def test_a_paused_mta_hears_which_addresses_its_pods_have_left() -> None:
                 raw = server.get("ConfigMap", "edge-pods", NS)
                 return sorted(read_pods(base64.b64decode(raw["binaryData"]["pods"]))) if raw else []
 
-            async with operated(server) as (pods, world):
+            async with operated(server) as (pods, _):
                 await running(server, pods)
                 await until(lambda: listed() == ["10.1.0.1"])
                 paused = mta()
@@ -281,6 +281,35 @@ def test_secrets_that_rules_need_reach_the_pods_and_missing_ones_are_said() -> N
                 found = [server.get("Secret", f"edge-keys-{n}", NS)["data"]["keys"] for n in range(4)]
                 keys = read_keys([base64.b64decode(one) for one in found])
                 assert keys == {"mail/login/username": b"username", "mail/login/password": b"password"}
+
+    asyncio.run(story())
+
+
+def test_a_tenants_secret_that_is_no_login_does_not_fill_the_shards_of_all() -> None:
+    async def story() -> None:
+        async with FakeApi() as server:
+            server.put({"kind": "Namespace", "metadata": {"name": "shop", "labels": {"team": "shop"}}})
+            allowed = {"selector": {"matchLabels": {"team": "shop"}}, "nextHops": ["*"]}
+            server.put(mta(allowedNamespaces=[allowed]))
+            action = {
+                "type": "Smarthost",
+                "nextHops": [{"host": "smtp.example.net"}],
+                "auth": {"secretName": "login"},
+            }
+            rule = policy("out", match={"podSelector": {}}, action=action, tls="Verify", mtaRef={"name": "edge"})
+            rule["metadata"]["namespace"], rule["spec"]["mtaRef"]["namespace"] = "shop", NS
+            server.put(rule)
+            words = {"username": b"shop", "password": bytes(1_000_000)}
+            data = {key: base64.b64encode(value).decode() for key, value in words.items()}
+            server.put({"kind": "Secret", "metadata": {"name": "login", "namespace": "shop"}, "data": data})
+            async with operated(server) as (pods, _):
+                await running(server, pods)
+
+                def keys() -> dict[str, bytes]:
+                    found = [server.get("Secret", f"edge-keys-{n}", NS) for n in range(4)]
+                    return read_keys([base64.b64decode(one["data"]["keys"]) for one in found if one])
+
+                await until(lambda: keys() == {"shop/login/username": b"shop"})
 
     asyncio.run(story())
 
