@@ -80,4 +80,5 @@ def paused(key: Key, raw: Raw) -> Part:
         labels=part.labels,
         mta=part.mta,
         flaws=(_PAUSE,),
+        named_secret=part.named_secret,
     )

@@ -302,7 +302,7 @@ def test_a_tenants_secret_that_is_no_login_does_not_fill_the_shards_of_all() -> 
             words = {"username": b"shop", "password": bytes(1_000_000)}
             data = {key: base64.b64encode(value).decode() for key, value in words.items()}
             server.put({"kind": "Secret", "metadata": {"name": "login", "namespace": "shop"}, "data": data})
-            async with operated(server) as (pods, _):
+            async with operated(server) as (pods, world):
                 await running(server, pods)
 
                 def keys() -> dict[str, bytes]:
@@ -310,6 +310,18 @@ def test_a_tenants_secret_that_is_no_login_does_not_fill_the_shards_of_all() -> 
                     return read_keys([base64.b64decode(one["data"]["keys"]) for one in found if one])
 
                 await until(lambda: keys() == {"shop/login/username": b"shop"})
+                data["password"] = base64.b64encode(b"secret").decode()
+                server.put({"kind": "Secret", "metadata": {"name": "login", "namespace": "shop"}, "data": data})
+                whole = {"shop/login/username": b"shop", "shop/login/password": b"secret"}
+                await until(lambda: keys() == whole)
+                rule["metadata"]["annotations"] = {"posthof.dev/paused": ""}
+                server.put(rule)  # goes on as it is
+
+                def told() -> Any:
+                    return condition(server, "RelayPolicy", "out", "Accepted", "shop").get("status")
+
+                await until(lambda: told() == "False" and world.queue.is_idle)
+                assert keys() == whole
 
     asyncio.run(story())
 
