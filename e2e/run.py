@@ -28,6 +28,7 @@ from kit import place as places
 from kit.api import ApiError
 from kit.record import Failure, NotApplicable, Run, Told, say
 from kit.stage import Stage
+from kit.states import States
 
 HERE = Path(__file__).parent
 BUILD = HERE.parent / "build"
@@ -66,8 +67,11 @@ def perform(place: places.Place, name: str) -> Told:
         stage.open()
         if not getattr(story, "INSTALLS", False):
             stage.install()
-        story.story(stage)
+        with States(place.api) as states:
+            story.story(stage)
         told.outcome = "passed"
+        states.write(BUILD / "e2e" / "states.json")
+        stage.expect(not states.faults, f"states that tools would misread: {states.faults[:5]}")
     except NotApplicable as reason:
         told.outcome, told.why = "not applicable", str(reason)
     except (Failure, ApiError) as failure:

@@ -84,6 +84,12 @@ class Api:
                     raise
         raise AssertionError("unreachable")
 
+    def stream(self, path: str) -> http.client.HTTPConnection:
+        """A connection of its own on which the answer to GET comes, for as long as it lasts."""
+        connection = _Connection(self._socket, 600.0)
+        connection.request("GET", path)
+        return connection
+
     def json(self, method: str, path: str, body: object = None, media: str = "application/json") -> Any:
         return json.loads(self.call(method, path, body, media))
 
