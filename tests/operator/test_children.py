@@ -123,6 +123,13 @@ def test_every_builder_is_asked_and_what_pods_need_comes_first() -> None:
     assert kinds.index("Deployment") > kinds.index("PersistentVolumeClaim")
 
 
+def test_pods_of_one_node_can_leave_it_and_others_go_one_by_one() -> None:
+    """The first one's successor must stand on the node that is drained, as long as the others do."""
+    budgets = {is_one: desired(FULL, is_one_node=is_one) for is_one in (True, False)}
+    found = {is_one: disruption.build(want)[0]["spec"]["maxUnavailable"] for is_one, want in budgets.items()}
+    assert found == {True: 3, False: 1}
+
+
 def pod_of(want: Desired) -> dict[str, Any]:
     return deployment.template(want)["spec"]
 

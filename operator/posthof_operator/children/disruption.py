@@ -1,5 +1,8 @@
 """PodDisruptionBudget: a node's drain takes one pod at a time. Never none: a pod drains in seconds, and a budget that
-lets nothing go only stops the node's upgrade."""
+lets nothing go only stops the node's upgrade.
+
+Pods that must stand on one node leave it all together: none of them can be replaced elsewhere before the last one is
+gone, so a drain that waited for the first one's successor would wait for ever."""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from posthof_operator.resources import Raw
 
 def build(want: Desired) -> list[Raw]:
     spec = {
-        "maxUnavailable": 1,
+        "maxUnavailable": max(1, want.replicas) if want.is_one_node else 1,
         "selector": {"matchLabels": want.selector},
         "unhealthyPodEvictionPolicy": "AlwaysAllow",
     }
