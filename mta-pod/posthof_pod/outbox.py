@@ -56,8 +56,9 @@ class Outbox:
                     transport.write(data)
                 else:
                     transport.close()
-            except Exception as error:  # a fault with one session is not the others'
+            except Exception as error:  # a fault with one session is not the others'; it must not wait for ever
                 self._loop.call_exception_handler({"message": "a write to a session", "exception": error})
+                transport.abort()
 
 
 _OUTBOXES: WeakKeyDictionary[asyncio.AbstractEventLoop, Outbox] = WeakKeyDictionary()

@@ -65,6 +65,9 @@ class Answering(asyncio.Transport):
 
     close = abort
 
+    def is_closing(self):
+        return self.is_gone
+
 
 LINES = st.sampled_from(
     [

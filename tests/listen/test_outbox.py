@@ -86,16 +86,21 @@ def test_a_session_whose_write_fails_costs_the_others_nothing() -> None:
         def write(self, data: bytes) -> None:
             raise RuntimeError("the handler is closed")
 
+        def abort(self) -> None:
+            self.closing = True
+
     async def main() -> None:
         log: list[tuple[str, object]] = []
         told: list[object] = []
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: told.append(context["exception"]))
         outbox = outbox_of(loop)
-        put(outbox, Torn(log, "torn"), b"a")
+        torn = Torn(log, "torn")
+        put(outbox, torn, b"a")
         put(outbox, Paper(log, "whole"), b"b")
         await asyncio.sleep(0)
         assert log == [("whole", b"b")]
         assert len(told) == 1
+        assert torn.closing
 
     asyncio.run(main())
