@@ -149,7 +149,8 @@ class RelayPolicySpec(Part):
 
     mta_ref: MTARef | None = None
     """In a cluster: the one MTA that obeys it. Default: every MTA whose `policySelector` matches, in this namespace
-    or in one that allows this namespace. On one machine it is the folder's MTA."""
+    or in one that allows this namespace. A policy with `auth` needs it where the MTA is in another namespace, because
+    what is in the Secret goes there. On one machine it is the folder's MTA."""
 
     tls: TLSLevel = TLSLevel.MAY
     """What outgoing sessions demand. None: plain text. May: TLS if offered, as the world's MX hosts do. Encrypt:
