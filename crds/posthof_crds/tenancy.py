@@ -1,19 +1,25 @@
 """What a tenant may say: objects of another namespace than the MTA's, judged by the MTA's `allowedNamespaces`. Pure.
 
-The rules, and why 1. A namespace that no entry of allowedNamespaces selects says nothing at all. 2. A MailDomain is
-   received for only where an entry's `domains` covers it, or the TXT record of its status proves it. The MTA's own
-   hostname is never a tenant's: reports that cannot be delivered may go there. 3. Mail goes only to next hops that an
-   entry's `nextHops` covers, as they are written; Direct goes anywhere and needs `*`. Sockets are nobody's. Aliases
-   and redirects name addresses, not hosts: where mail for those goes is said by the MTA's own rules. 4. A Maildir
-   lies in the folder of its own domain: its path begins with `{domain}/`. 5. A RelayPolicy of a tenant is about mail
-   that the tenant's own pods bring, and about no other: its match is narrowed to the pods of its namespace (all of
-   them, or those of its podSelector). So it can neither let strangers relay, nor redirect, hold, refuse or drop what
-   others send or receive, whatever its senders, recipients or headers say; senders and headers can be written by
-   anybody, a pod's address cannot. It is never asked about reports and about what aliases and redirects lead to,
-   which is everybody's mail. 6. A tenant's rules are asked after the MTA's own rules of priority 0 and above, and
-   before those below 0: the owner writes what nobody may change with 0 and above, and what everybody may change below
-   0. 7. Source addresses and EHLO names are the MTA's. 8. A RelayPolicy with a Secret is obeyed only by the MTA it
-   names by mtaRef: what is in the Secret goes to that MTA's namespace, and who may read Secrets there reads it."""
+The rules, and why:
+
+1. A namespace that no entry of allowedNamespaces selects says nothing at all.
+2. A MailDomain is received for only where an entry's `domains` covers it, or the TXT record of its status proves it.
+   The MTA's own hostname is never a tenant's: reports that cannot be delivered may go there.
+3. Mail goes only to next hops that an entry's `nextHops` covers, as they are written; Direct goes anywhere and needs
+   `*`. Sockets are nobody's. Aliases and redirects name addresses, not hosts: where mail for those goes is said by
+   the MTA's own rules.
+4. A Maildir lies in the folder of its own domain: its path begins with `{domain}/`.
+5. A RelayPolicy of a tenant is about mail that the tenant's own pods bring, and about no other: its match is narrowed
+   to the pods of its namespace (all of them, or those of its podSelector). So it can neither let strangers relay, nor
+   redirect, hold, refuse or drop what others send or receive, whatever its senders, recipients or headers say;
+   senders and headers can be written by anybody, a pod's address cannot. It is never asked about reports and about
+   what aliases and redirects lead to, which is everybody's mail.
+6. A tenant's rules are asked after the MTA's own rules of priority 0 and above, and before those below 0: the owner
+   writes what nobody may change with 0 and above, and what everybody may change below 0.
+7. Source addresses and EHLO names are the MTA's.
+8. A RelayPolicy with a Secret is obeyed only by the MTA it names by mtaRef: what is in the Secret goes to that MTA's
+   namespace, and who may read Secrets there reads it.
+"""
 
 from __future__ import annotations
 

@@ -48,4 +48,4 @@ def test_what_a_cluster_reports_is_documented() -> None:
         page = reference.pages()[f"{kind}.md"]
         assert "## Conditions" in page
         assert f"| `{name}` |" in page
-    assert "What another namespace may say" in reference.pages()["mta.md"]
+    assert "## What another namespace may say\n\n1. A namespace that" in reference.pages()["mta.md"]
