@@ -1,4 +1,4 @@
-"""The cluster's own roles: view sees mail resources, edit and admin have domains and rules; the release's has MTAs."""
+"""The cluster's own roles: view sees mail resources, edit and admin have domains and rules; MTAs need a role apart."""
 
 from __future__ import annotations
 
