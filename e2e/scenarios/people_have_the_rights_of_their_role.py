@@ -1,4 +1,4 @@
-"""The cluster's own roles: view sees mail resources, edit and admin have domains and rules; MTAs need a role apart."""
+"""The cluster's own roles: view sees mail resources, edit and admin have domains and rules; MTAs need their own."""
 
 from __future__ import annotations
 
