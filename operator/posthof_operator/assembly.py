@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -152,7 +153,7 @@ class _Memory:
 
 
 async def _remember(world: World, key: Key) -> _Memory:
-    """What pods run, read back from the cluster."""
+    """What pods run, read back from the cluster. What cannot be read is no memory: good shards replace it."""
     memory = _Memory()
     names = [f"{key.name}-config-{index}" for index in range(CONFIG_SHARDS)]
     found = await asyncio.gather(*(world.api.get("ConfigMap", key.namespace, name) for name in names))
@@ -162,12 +163,13 @@ async def _remember(world: World, key: Key) -> _Memory:
         if raw is not None and CONFIG_KEY in (raw.get("binaryData") or {})
     }
     if found[0] is not None and MTA_KEY in (found[0].get("data") or {}):
-        memory.mta = msgspec.json.decode(found[0]["data"][MTA_KEY])
+        with contextlib.suppress(msgspec.DecodeError):  # somebody else wrote there
+            memory.mta = msgspec.json.decode(found[0]["data"][MTA_KEY])
     try:
         config = read_config(shards)
-    except (Incomplete, Unreadable):
-        return memory  # a first start, or a writer that died between two shards: the next good ones replace them
-    memory.good = parts_in_force(config)
+        memory.good = parts_in_force(config)
+    except (Incomplete, Unreadable, ValueError):
+        return memory  # a first start, a writer that died between two shards, or somebody else's text
     memory.revision = revision_of(shards)
     memory.shards = tuple(config_shards(config, memory.revision))
     return memory

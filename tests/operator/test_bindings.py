@@ -70,6 +70,23 @@ def test_a_paused_domain_goes_on_as_it_was() -> None:
     asyncio.run(story())
 
 
+def test_a_memory_that_somebody_garbled_keeps_nobody_from_work() -> None:
+    async def story() -> None:
+        async with FakeApi() as server:
+            server.put(mta())
+            server.put(domain("acme"))
+            async with operated(server):
+                await until(lambda: server.get("ConfigMap", "edge-config-0", NS))
+            shard = server.get("ConfigMap", "edge-config-0", NS)
+            assert shard is not None
+            server.put({**shard, "data": dict.fromkeys(shard["data"], "{ no JSON")})
+            async with operated(server):
+                server.put(domain("more"))
+                await until(lambda: served(server) == ["acme.example", "more.example"])
+
+    asyncio.run(story())
+
+
 def test_a_tenant_says_only_what_it_may() -> None:
     async def story() -> None:
         async with FakeApi() as server:
