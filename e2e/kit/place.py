@@ -20,6 +20,7 @@ from kit.api import Api, ApiError
 from kit.record import Failure, NotApplicable, say
 
 ROOT = Path(__file__).parents[2]
+PREVIOUS = ROOT / "build" / "e2e-previous"
 CLUSTER = ROOT / "e2e" / "cluster" / "cluster"
 
 
@@ -29,6 +30,7 @@ def run(
     env: dict[str, str] | None = None,
     given: str | None = None,
     seconds: float | None = None,
+    cwd: Path | None = None,
 ) -> str:
     """A command's output. Failure, with what it said, when its exit status is not 0; with `seconds` it is cut off."""
     if seconds is not None:
@@ -41,7 +43,7 @@ def run(
         input=given,
         stdin=subprocess.DEVNULL if given is None else None,
         env=None if env is None else {**os.environ, **env},
-        cwd=ROOT,
+        cwd=cwd or ROOT,
     )
     if done.returncode:
         words = " ".join(str(word) for word in command)
@@ -49,6 +51,19 @@ def run(
         said = "\n".join(part.strip()[-2000:] for part in (done.stdout, done.stderr) if part.strip())
         raise Failure(f"`{words}` ended with {done.returncode}:\n{said}")
     return done.stdout
+
+
+def previous_tree() -> tuple[Path, str]:
+    """The newest tag's tree and version; where there is none that has a chart, this tree as version 0.0.0."""
+    tags = run(["git", "tag", "--sort=-v:refname", "--list", "v*"]).split()
+    for tag in tags[:1]:
+        tree = PREVIOUS / "tree"
+        shutil.rmtree(tree, ignore_errors=True)
+        tree.mkdir(parents=True)
+        run(["bash", "-c", f"git archive {tag} | tar -x -C {tree}"])
+        if (tree / "helm" / "posthof").is_dir():
+            return tree, tag.removeprefix("v")
+    return ROOT, "0.0.0"
 
 
 class Place:
@@ -89,6 +104,10 @@ class Place:
         """Build both images and bring them to where the nodes find them."""
         raise NotImplementedError
 
+    def previous(self) -> tuple[Path, str]:
+        """The release before this one, its images where the nodes find them: the chart, and the images' tag."""
+        raise NotImplementedError
+
     def kubectl_command(self) -> list[str]:
         raise NotImplementedError
 
@@ -100,6 +119,12 @@ class Place:
 
     def helm(self, *arguments: str) -> str:
         return run([*self.helm_command(), *arguments])
+
+    def packaged(self, tree: Path, version: str) -> Path:
+        """The chart of a tree, as of that version."""
+        words = ["--version", version, "--app-version", version, "--destination", str(PREVIOUS)]
+        self.helm("package", str(tree / "helm" / "posthof"), *words)
+        return PREVIOUS / f"posthof-{version}.tgz"
 
     def person(self, script: str, namespace: str) -> str:
         """Run a bash script as a person would who has this cluster, kubectl and helm, and `posthof` in PATH."""
@@ -152,8 +177,17 @@ class Built(Place):
 
     def images(self) -> None:
         subprocess.run([ROOT / "scripts" / "images"], check=True, stdin=subprocess.DEVNULL, cwd=ROOT)
+        self._load(ROOT / "build" / "images")
+
+    def _load(self, folder: Path) -> None:
         for target in ("pod", "operator"):
-            run([CLUSTER, "load", ROOT / "build" / "images" / f"{target}.tar"])
+            run([CLUSTER, "load", folder / f"{target}.tar"])
+
+    def previous(self) -> tuple[Path, str]:
+        tree, version = previous_tree()
+        run([tree / "scripts" / "images"], env={"TAG": version, "OUT": str(PREVIOUS / "images")}, cwd=tree)
+        self._load(PREVIOUS / "images")
+        return self.packaged(tree, version), version
 
     def kubectl_command(self) -> list[str]:
         return [str(CLUSTER), "kubectl"]
@@ -194,6 +228,15 @@ class Given(Place):
         say(f"images to {self.registry}")
         env = {**os.environ, "REGISTRY": self.registry, "TAG": self.tag}
         subprocess.run([ROOT / "scripts" / "images"], check=True, stdin=subprocess.DEVNULL, cwd=ROOT, env=env)
+
+    def previous(self) -> tuple[Path, str]:
+        tree, version = previous_tree()
+        tag = f"{self.tag}-{version}"
+        run(
+            [tree / "scripts" / "images"],
+            env={"REGISTRY": self.registry, "TAG": tag, "OUT": str(PREVIOUS / "images")},
+        )
+        return self.packaged(tree, version), tag
 
     def kubectl_command(self) -> list[str]:
         return ["kubectl"]

@@ -10,9 +10,11 @@ Rules
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import importlib.util
 import json
+import socket
 import threading
 from pathlib import Path
 from types import ModuleType
@@ -42,7 +44,7 @@ class States:
         self._api = api
         self._kstatus = _oracle()
         self._is_over = threading.Event()
-        self._streams: list[http.client.HTTPConnection] = []
+        self._streams: list[socket.socket] = []
         self._threads = [threading.Thread(target=self._follow, args=(kind,), daemon=True) for kind in KINDS]
         self._lock = threading.Lock()
         self.faults: list[str] = []
@@ -57,7 +59,8 @@ class States:
     def __exit__(self, *_: object) -> None:
         self._is_over.set()
         for stream in list(self._streams):
-            stream.close()
+            with contextlib.suppress(OSError):  # closed already; close() would wait for the reader, shutdown ends it
+                stream.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join(10)
 
@@ -71,7 +74,8 @@ class States:
     def _watch(self, kind: str) -> None:
         path = self._api.path(manifests.VERSION, kind, None, watch="1", timeoutSeconds="300")
         stream = self._api.stream(path)
-        self._streams.append(stream)
+        line_in = stream.sock
+        self._streams.append(line_in)
         try:
             response = stream.getresponse()
             if response.status != 200:
@@ -79,7 +83,7 @@ class States:
             while line := response.readline():
                 self._judge(json.loads(line))
         finally:
-            self._streams.remove(stream)
+            self._streams.remove(line_in)
             stream.close()
 
     def _judge(self, event: Any) -> None:
