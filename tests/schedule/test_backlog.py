@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 import tracemalloc
 
@@ -12,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from posthof_crds.engine import DestinationLimits
 from posthof_pod.model import Destination, DestinationKind, Reason, Taken
+from posthof_pod.schedule import backlog as module
 from posthof_pod.schedule.backlog import FOREVER, Backlog, State
 
 NOW = 1_700_000_000.0
@@ -66,14 +68,20 @@ def test_senders_take_turns():
     assert sorted(left) == list(range(103))
 
 
-def test_a_sender_waits_a_round_at_most_even_when_new_ones_keep_coming():
+@pytest.mark.parametrize("old", [0xFFED138E, 0xFFFFFFFF, 0x80000000, 0])  # its place among the senders
+def test_a_sender_waits_a_round_at_most_even_when_new_ones_keep_coming(old, monkeypatch):
+    numbers = {"old@x.test": old}
+    chosen = random.Random(7)
+    monkeypatch.setattr(
+        module, "hash", lambda sender: numbers.setdefault(sender, chosen.getrandbits(32)), raising=False
+    )
     backlog = Backlog()
     for n in range(3):
         backlog.add(n, (0,), A, now=NOW, sender="old@x.test")
     served = []
     for n in range(2000):
-        backlog.add(1000 + n, (0,), A, now=NOW, sender=f"new{n}@x.test")
-        backlog.add(4000 + n, (0,), A, now=NOW, sender=f"other{n}@x.test")
+        backlog.add(10_000 + n, (0,), A, now=NOW, sender=f"new{n}@x.test")
+        backlog.add(20_000 + n, (0,), A, now=NOW, sender=f"other{n}@x.test")
         taken = take(backlog)
         served.append(taken.ref)
         backlog.done(taken.unit)

@@ -65,7 +65,7 @@ class Line:
             known.insert(at, sender)
             self._heads.insert(at, unit)
             after[unit] = before[unit] = unit
-            if at < self._turn:
+            if at <= self._turn:  # a newcomer never steps before the one whose turn it is
                 self._turn += 1
             return at
         head = self._heads[at]
