@@ -20,7 +20,7 @@ from posthof_operator.parts import Parts
 from posthof_operator.plan import Plan, decide
 from posthof_operator.pods import addresses
 from posthof_operator.reports import Reporters
-from posthof_operator.resources import Key
+from posthof_operator.resources import Key, key_of
 from posthof_operator.sharing import share, share_reports, share_selections, withdraw
 from posthof_operator.snapshot import Looker, Seen
 from posthof_operator.store import Store
@@ -68,7 +68,7 @@ class MTARoom:
         look = Look(seen=seen, plan=plan, outcome=outcome, reports=reports, now=world.now())
         says = describe.describe(look)  # how it is; pure
         await tell(world, mta, says, columns.fields(look, says), VOICE)
-        await self._finalize(world, look)  # hold it, or let it go, where mail is to be delivered first
+        await self._finalize(world, look)  # hold it, or let it go, where mail is delivered or deleted first
         return when(look, says, self._pace)
 
     async def _act(self, world: World, seen: Seen, plan: Plan | None) -> Outcome:
@@ -83,9 +83,13 @@ class MTARoom:
         mta = world.store.get(look.seen.key)  # as it is after its status was told
         if mta is None:
             return
-        step = deletion.step(mta, look.reports, look.living, has_claim=look.seen.claim is not None)
-        if step is not Step.NOTHING and not look.seen.is_paused:
-            await world.api.patch(look.seen.key, deletion.change(mta, step))
+        claim = look.seen.claim
+        step = deletion.step(mta, look.reports, look.living, claim)
+        if step is Step.NOTHING or look.seen.is_paused:
+            return
+        if step is Step.DELETE and claim is not None:
+            await world.api.delete(key_of(claim), uid=claim["metadata"]["uid"])
+        await world.api.patch(look.seen.key, deletion.change(mta, step))
 
     async def _forget(self, key: Key, world: World) -> None:
         """It is gone; its children follow by themselves."""

@@ -233,6 +233,23 @@ def test_a_deleted_mta_leaves_its_mail_and_under_drain_delivers_it_first() -> No
     asyncio.run(story())
 
 
+def test_mail_goes_with_its_mta_only_if_that_is_what_the_policy_says_at_the_end() -> None:
+    async def story() -> None:
+        async with FakeApi() as server:
+            for last, claims in (("Retain", ["edge-spool"]), ("Delete", [])):
+                server.put(mta(spool={"deletionPolicy": "Delete"}))
+                async with operated(server) as (pods, _):
+                    await running(server, pods)
+                    await until(lambda: server.get("MTA", "edge", NS)["metadata"].get("finalizers") == [FINALIZER])
+                server.put(mta(spool={"deletionPolicy": last}))  # and nobody there to hear of it
+                server.remove("MTA", "edge", NS)
+                async with operated(server):
+                    await until(lambda: server.get("MTA", "edge", NS) is None)
+                    assert server.names("PersistentVolumeClaim") == claims
+
+    asyncio.run(story())
+
+
 def test_a_namespace_that_is_deleted_does_not_wait_for_mail_that_went_with_it() -> None:
     async def story() -> None:
         async with FakeApi() as server:

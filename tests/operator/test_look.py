@@ -17,7 +17,7 @@ from posthof_operator.assembly import Assembly
 from posthof_operator.deletion import Step
 from posthof_operator.look import Look, age
 from posthof_operator.plan import decide
-from posthof_operator.resources import FINALIZER, Key
+from posthof_operator.resources import FINALIZER, MANAGED_BY, MANAGER, MTA_LABEL, Key
 from posthof_operator.settings import Settings
 from posthof_operator.snapshot import Seen
 
@@ -229,8 +229,15 @@ def test_the_queue_of_all_pods_is_one_queue() -> None:
     assert [age(n) for n in (0, 119, 120, 7199, 7200, 172800)] == ["0s", "119s", "2m", "119m", "2h", "2d"]
 
 
-def mta(policy: str, **metadata: Any) -> dict[str, Any]:
-    return {"metadata": {"resourceVersion": "7", **metadata}, "spec": {"spool": {"deletionPolicy": policy}}}
+def mta(policy: str, spool: dict[str, Any] | None = None, **metadata: Any) -> dict[str, Any]:
+    return {
+        "metadata": {"name": "edge", "resourceVersion": "7", **metadata},
+        "spec": {"spool": {"deletionPolicy": policy, **(spool or {})}},
+    }
+
+
+def claim(mta: str = "edge", **metadata: Any) -> dict[str, Any]:
+    return {"metadata": {"labels": {MANAGED_BY: MANAGER, MTA_LABEL: mta}, **metadata}}
 
 
 EMPTY, FULL = report("a"), report("a", queue=QueueCounts(deferred=1))
@@ -241,7 +248,9 @@ HELD, GOING = {"finalizers": [FINALIZER]}, {"finalizers": [FINALIZER], "deletion
     ("object_", "reports", "living", "step"),
     [
         (mta("Retain"), {}, [], Step.NOTHING),
-        (mta("Delete"), {}, [], Step.NOTHING),
+        (mta("Delete"), {}, [], Step.HOLD),
+        (mta("Delete", **HELD), {}, [], Step.NOTHING),
+        (mta("Delete", **GOING), {"a": FULL}, ["a"], Step.DELETE),
         (mta("Drain"), {}, [], Step.HOLD),
         (mta("Drain", **HELD), {}, [], Step.NOTHING),
         (mta("Retain", **HELD), {}, [], Step.LET_GO),
@@ -252,8 +261,26 @@ HELD, GOING = {"finalizers": [FINALIZER]}, {"finalizers": [FINALIZER], "deletion
         (mta("Retain", **GOING), {"a": FULL}, ["a"], Step.LET_GO),  # changed one's mind
     ],
 )
-def test_a_finalizer_stands_only_while_mail_is_to_be_delivered_first(object_, reports, living, step) -> None:
-    assert deletion.step(object_, reports, living) is step
+def test_a_finalizer_stands_only_while_mail_is_to_be_delivered_or_deleted_first(
+    object_, reports, living, step
+) -> None:
+    assert deletion.step(object_, reports, living, claim()) is step
+
+
+def test_mail_is_deleted_only_with_a_claim_made_for_this_very_mta() -> None:
+    going = mta("Delete", **GOING)
+    assert deletion.step(going, {}, [], None) is Step.LET_GO
+    assert deletion.step(going, {}, [], claim(deletionTimestamp=BORN)) is Step.LET_GO
+    assert deletion.step(going, {}, [], claim("another")) is Step.LET_GO
+    assert deletion.step(going, {}, [], {"metadata": {"name": "edge-spool"}}) is Step.LET_GO
+    assert deletion.step(mta("Delete", {"existingClaim": "mine"}, **GOING), {}, [], claim()) is Step.LET_GO
+
+
+def test_children_of_an_mta_that_goes_are_made_only_while_its_mail_is_delivered() -> None:
+    assert deletion.may_act(mta("Delete"))
+    assert deletion.may_act(mta("Drain", **GOING))
+    assert not deletion.may_act(mta("Delete", **GOING))
+    assert not deletion.may_act(mta("Retain", deletionTimestamp=BORN))
 
 
 def test_the_finalizers_of_others_are_left_alone() -> None:

@@ -1,4 +1,4 @@
-"""PersistentVolumeClaim of the spool. It has an owner only where mail may go with the MTA (deletionPolicy Delete)."""
+"""PersistentVolumeClaim of the spool. It has no owner: mail never goes by itself (deletion.py)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ def build(want: Desired) -> list[Raw]:
     }
     if spool.storage_class_name is not None:
         spec["storageClassName"] = spool.storage_class_name
-    is_owned = spool.deletion_policy == "Delete"
-    return [want.child("PersistentVolumeClaim", want.claim, is_owned=is_owned) | {"spec": spec}]
+    return [want.child("PersistentVolumeClaim", want.claim, is_owned=False) | {"spec": spec}]
 
 
 def quantity(size: int) -> str:
