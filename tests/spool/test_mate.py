@@ -107,6 +107,22 @@ def test_a_mate_that_dies_leaves_what_it_was_asked_unpromised_and_the_thread_goe
     asyncio.run(main())
 
 
+def test_a_mate_that_hangs_is_ended_and_the_thread_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        monkeypatch.setattr(Syncer.__init__, "__kwdefaults__", {"hung": 0.2})
+        async with running(settings(tmp_path), has_mate=True) as harness:
+            await harness.put()
+            pid = pid_of(harness)
+            os.kill(pid, signal.SIGSTOP)
+            with pytest.raises(Temporary):
+                await harness.put(body=BODY + b"not promised")
+            await until(lambda: is_gone(pid))
+            assert "mate_lost" in harness.names()
+            await harness.put(body=BODY + b"after")
+
+    asyncio.run(main())
+
+
 def test_an_idle_mate_that_dies_costs_nothing(tmp_path: Path) -> None:
     async def main() -> None:
         async with running(settings(tmp_path), has_mate=True) as harness:
