@@ -1,0 +1,58 @@
+"""Who is in the fleet, as values: what a supervisor hears of the pods' Leases and tells its workers.
+
+Rules of this file
+- Values only: no I/O, no clock. The supervisor makes them (cluster/leases.py), workers are told on every change
+  (admin/channel.py: "members" and "leases").
+- On one machine the fleet is this machine: it is known, and its one member has no pod's name.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+WORKERS = "posthof.dev/workers"  # annotation of a pod's Lease: JSON list of the ids of its workers in the spool
+ENDED = "posthof.dev/ended"  # annotation: JSON list of workers whose end this pod's supervisor has proven
+DIVISOR = "posthof.dev/divisor"  # annotation: by how many workers the pod divides the fleet's limits now
+
+
+class Member(msgspec.Struct, frozen=True):
+    """One pod whose Lease is alive. `workers`: how many it runs. `divisor`: what its Lease says; 0: nothing yet."""
+
+    pod: str
+    workers: int
+    divisor: int = 0
+
+
+class Members(msgspec.Struct, frozen=True):
+    """The live pods, this one included as soon as its Lease stands; sorted by name.
+
+    `known`: the list is of now. False: the API server cannot be asked at the moment (the list is the last one), or
+    was never asked (the list is empty). `own`: this pod's name, "" on one machine.
+    """
+
+    known: bool = False
+    own: str = ""
+    pods: tuple[Member, ...] = ()
+
+    @property
+    def workers(self) -> int:
+        """Of all pods together."""
+        return sum(one.workers for one in self.pods)
+
+
+def alone(workers: int) -> Members:
+    """One machine: its workers are all there are."""
+    return Members(True, "", (Member("", workers, workers),))
+
+
+class Heard(msgspec.Struct, frozen=True):
+    """What the Leases say of workers, for whoever judges them (spool/liveness.py).
+
+    `counted`: seconds on the observer's own monotonic clock, which runs only while the observer renews its own Lease
+    and sees the others'. `seen`: worker -> `counted` when the Lease that names it was last seen to change. `ended`:
+    workers whose own supervisor has proven their end.
+    """
+
+    counted: float = 0.0
+    seen: dict[str, float] = {}
+    ended: frozenset[str] = frozenset()
