@@ -38,7 +38,7 @@ class Choice(NamedTuple):
 
 class Note(NamedTuple):
     """What is so from here on, and of which message: `ack` it is promised, `settle` it is being settled, `done` that
-    is promised too."""
+    is promised too, `part` that its first recipient is done is promised."""
 
     kind: str
     number: int
@@ -241,7 +241,7 @@ class Search:
         self._idle: list[dict[object, Node]] = [{} for _ in programs]
         self._disks: dict[frozenset[Any], int] = {}
         self._files: list[Files] = []
-        self._live: dict[int, frozenset[int]] = {}
+        self._live: dict[int, dict[int, frozenset[int]]] = {}
         roots = []
         for at in range(len(programs)):
             root = Node(())
@@ -392,11 +392,16 @@ class Search:
         done = {note.number for note in notes if note.kind == "done"}
         promised = {note.number for note in notes if note.kind == "ack"}
         promised -= {note.number for note in notes if note.kind == "settle"}
-        live = self._read(disk)
+        waiting = self._read(disk)
+        live = waiting.keys()
         if not promised <= live:
             return f"P1: promised mail is gone from the volume: {sorted(promised - live)}"
         if done & live:
             return f"P4: done mail is back: {sorted(done & live)}"
+        parts = {note.number for note in notes if note.kind == "part"}
+        again = sorted(number for number in parts & live if 0 in waiting[number])
+        if again:
+            return f"P5: a recipient that was done waits again: {again}"
         for worker, node in zip(self._workers, nodes, strict=True):
             if node.known is None or not self._is_owner(files, worker, node.known[0]):
                 continue
@@ -413,14 +418,17 @@ class Search:
             and files.get(layout.latch(worker)) == layout.open_text(worker)
         )
 
-    def _read(self, disk: int) -> frozenset[int]:
-        """The live messages, as the next one to take the lane would read them."""
+    def _read(self, disk: int) -> dict[int, frozenset[int]]:
+        """The live messages and which recipients wait, as the next one to take the lane would read them."""
         found = self._live.get(disk)
         if found is None:
             model = ModelDisk(dict(self._files[disk]), -1, is_strict=self._is_strict)
             top = layout.sort_out(model.listdir(layout.lane(self._lane))).claim
             added: replay.Replay = protocol.run(model, protocol.read_lower(self._lane, top + 1))  # type: ignore[arg-type]  # what it asks is there
-            found = self._live[disk] = frozenset(added.messages)
+            found = self._live[disk] = {
+                number: frozenset(held.recipient for held in replay.decode(message).waiting)
+                for number, message in added.messages.items()
+            }
         return found
 
 

@@ -8,6 +8,7 @@ time: safety does not rest on it. In every reachable state
     P2  who owns the lane by the protocol's own rule knows every promised message, at a place that exists
     P3  no two workers write one segment
     P4  a message that was done and promised to be stays done
+    P5  a recipient that was done, and promised to be, does not wait again
 
 Each mutant of the protocol must be caught.
 """
@@ -23,8 +24,8 @@ from typing import Any
 import pytest
 
 from kit.search import FOLDER, Asking, Files, Link, Note, Program, Search, Violation, choose
-from posthof_pod.model import Envelope, Recipient
-from posthof_pod.spool import adopt, layout, protocol, record, replay
+from posthof_pod.model import Envelope, Held, Recipient
+from posthof_pod.spool import adopt, compact, layout, protocol, record, replay
 from posthof_pod.spool.adopt import Adopter
 from posthof_pod.spool.core import Callbacks, Core, Counters
 from posthof_pod.spool.journal import Journal
@@ -32,7 +33,7 @@ from posthof_pod.spool.lane import Lane, LaneState
 from posthof_pod.spool.layout import SegmentName
 from posthof_pod.spool.liveness import FlockLiveness
 from posthof_pod.spool.protocol import Look, Removal, Turned, Write
-from posthof_pod.spool.record import Accept, Start
+from posthof_pod.spool.record import Accept, Settle, Start
 from posthof_pod.spool.share import Sharer
 
 IS_ALL = os.environ.get("POSTHOF_CRASH") == "all"
@@ -134,7 +135,8 @@ class Worker(Program):
         if lane is not None:
             segments = tuple((one.name, one.position, one.nonce) for one in lane.segments)
             rows = tuple(sorted((lane.numbers[row], self._path(lane, row)) for row in lane.rows()))
-            state = (lane.state, lane.claim, lane.next_number, segments, rows)
+            standing = tuple((lane.numbers[row], bytes(states)) for row, states in sorted(lane.multi.items()))
+            state = (lane.state, lane.claim, lane.next_number, segments, rows, standing)
         fenced = frozenset(self._adopter._fenced)
         return state, tuple(sorted(self._left.items())), fenced, self._core._nonces
 
@@ -162,7 +164,7 @@ class Worker(Program):
         elif lane.state is LaneState.OFFERED:
             able = {"claim_back"}
         else:
-            able = {"accept", "settle", "compact", "release"}
+            able = {"accept", "settle", "part", "compact", "release"}
         return [name for name, left in self._left.items() if left and name in able]
 
     async def _take(self) -> bool:
@@ -175,8 +177,7 @@ class Worker(Program):
         lane = self._owned()
         number = lane.next_number
         lane.next_number += 1
-        envelope = Envelope(f"{LANE}-{number}", "a@x", (Recipient("b@x"),), 0.0, 1)
-        return await self._turn(accepts=[(number, record.accept_meta(number, Accept(envelope, 0)), 0)])
+        return await self._turn(accepts=[(number, record.accept_meta(number, Accept(envelope(number), 0)), 0)])
 
     async def _settle(self) -> bool:
         """The oldest message is done."""
@@ -184,16 +185,24 @@ class Worker(Program):
         rows = sorted(lane.rows(), key=lambda row: lane.numbers[row])
         return not rows or await self._turn(done=rows[0])
 
+    async def _part(self) -> bool:
+        """The first of two recipients of the oldest message is done."""
+        lane = self._owned()
+        rows = sorted(lane.rows(), key=lambda row: lane.numbers[row])
+        return not rows or lane.counts[rows[0]] < 2 or await self._turn(part=rows[0])
+
     async def _compact(self) -> bool:
-        """Write what is live in the old segments again, and let these go, oldest first."""
+        """Write what is live in the old segments again as it stands, and let these go, oldest first."""
         lane = self._owned()
         old = [segment for segment in lane.segments if segment is not lane.current]
         accepts = []
         for row in sorted(lane.rows(), key=lambda row: lane.numbers[row]):
             if lane.segment_at(lane.ordinals[row]) in old:
                 number = lane.numbers[row]
-                envelope = Envelope(f"{LANE}-{number}", "a@x", (Recipient("b@x"),), 0.0, 1)
-                accepts.append((number, record.accept_meta(number, Accept(envelope, 0)), record.COPY))
+                old_accept = Accept(envelope(number, lane.counts[row]), 0)
+                states = compact._states(lane, row, old_accept, None) if row in lane.multi else b""
+                copy = Accept(old_accept.envelope, 0, None, states)
+                accepts.append((number, record.accept_meta(number, copy), record.COPY))
         return not old or await self._turn(accepts=accepts, removed=[segment.name for segment in old])
 
     async def _release(self) -> bool:
@@ -220,6 +229,7 @@ class Worker(Program):
         self,
         accepts: list[tuple[int, bytes, int]] | None = None,
         done: int | None = None,
+        part: int | None = None,
         removed: list[SegmentName] | None = None,
     ) -> bool:
         """False: this worker is fenced and ends."""
@@ -241,6 +251,11 @@ class Worker(Program):
             parts += record.frame(segment.nonce, record.SETTLE, record.DONE, record.NUMBER.pack(number))
             notes = [Note("done", number)]
             await Asking(_note(Note("settle", number)))
+        if part is not None:
+            number = lane.numbers[part]
+            states = bytes(record.pack_states((Held(1, 0.0, 0),), 2))
+            parts += record.frame(segment.nonce, record.SETTLE, 0, record.settle_meta(number, Settle(states)))
+            notes = [Note("part", number)]
         write = Write(segment.log, segment.position, parts, True)
         removals = [
             Removal(LANE, partial(protocol.remove_segment, LANE, name, is_kept=False), lambda error: None)
@@ -261,6 +276,8 @@ class Worker(Program):
                     lane.add(number, (ordinal, offset, length), 1, 0)
             if done is not None:
                 lane.drop(done)
+            if part is not None:
+                lane.multi[part] = bytearray(states)
             promised.append(turned)
 
         promised: list[Turned] = []
@@ -305,7 +322,11 @@ def _noting(steps: Any, promised: list[Turned], notes: list[Note]) -> Generator[
 # -- the volume at the start -----------------------------------------------------------------------------------------
 
 
-def files(*workers: str) -> Files:
+def envelope(number: int, recipients: int = 1) -> Envelope:
+    return Envelope(f"{LANE}-{number}", "a@x", tuple(Recipient(f"{n}@x") for n in range(recipients)), 0.0, 1)
+
+
+def files(*workers: str, recipients: int = 1) -> Files:
     """A lane of a dead worker with one message, promised long ago."""
     made: Files = dict.fromkeys(layout.FOLDERS, FOLDER)
     made[""] = FOLDER
@@ -316,7 +337,7 @@ def files(*workers: str) -> Files:
     made[layout.own(LANE, 1)] = Link("w9")
     nonce = b"nonce 9!"
     parts = protocol.open_parts(Start(LANE, 1, 1, "w9"), nonce)
-    meta = record.accept_meta(1, Accept(Envelope(f"{LANE}-1", "a@x", (Recipient("b@x"),), 0.0, 1), 0))
+    meta = record.accept_meta(1, Accept(envelope(1, recipients), 0))
     made[layout.segment(LANE, 1, 1)] = b"".join([*parts, *record.frame(nonce, record.ACCEPT, 0, meta)])
     return made
 
@@ -341,8 +362,10 @@ class Old(Program):
 
 def search(*workers: Callable[[], Worker], is_strict: bool = True) -> Search:
     """The first worker has taken the lane already; what it did stands on the volume."""
-    names = [make().worker for make in workers]
-    made = Search([*workers, Old], files(*names), LANE, is_strict=is_strict)
+    made_once = [make() for make in workers]
+    names = [one.worker for one in made_once]
+    recipients = 2 if any(one.may("part") for one in made_once) else 1
+    made = Search([*workers, Old], files(*names, recipients=recipients), LANE, is_strict=is_strict)
     state = made.first
     while type(state[1][0].request).__name__ != "Choice":
         (state,) = [after for label, after in made._steps(state) if label.startswith(names[0])]
@@ -362,6 +385,11 @@ SCENARIOS: dict[str, list[Callable[[], Worker]]] = {
     ],
     "settle, compaction, two take-overs": [
         worker(FIRST, "take", settle=1, compact=1),
+        worker("w1", take=1, compact=1),
+        worker("w2", take=1),
+    ],
+    "part, compaction, two take-overs": [
+        worker(FIRST, "take", part=1, compact=1),
         worker("w1", take=1, compact=1),
         worker("w2", take=1),
     ],
@@ -395,6 +423,11 @@ LONG: dict[str, list[Callable[[], Worker]]] = {
         worker("w1", take=1, accept=1, release=1),
         worker("w2", take=1),
     ],
+    "part and release, two compact": [
+        worker(FIRST, "take", part=1, compact=1, release=1, claim_back=1),
+        worker("w1", take=1, settle=1, compact=1),
+        worker("w2", take=1),
+    ],
     "settle and accept, two compact": [
         worker(FIRST, "take", accept=1, settle=1, compact=1),
         worker("w1", take=1, settle=1, compact=1),
@@ -417,14 +450,14 @@ def walk(workers: list[Callable[[], Worker]], *, is_strict: bool) -> Search:
     for make, nodes in zip(workers, found.nodes(), strict=False):
         made = make()
         notes = {note.kind for node in nodes for note in node.notes}
-        assert notes == {kind for kind, action in (("ack", "accept"), ("settle", "settle")) if made.may(action)} | (
-            {"done"} if made.may("settle") else set()
-        )
+        kinds = {"accept": {"ack"}, "settle": {"settle", "done"}, "part": {"part"}}
+        assert notes == set().union(*(kinds[action] for action in kinds if made.may(action)))
     return found
 
 
 # Whether written bytes reach the volume with the sync (a network client), or at once (one machine).
-WALKED = [(name, True) for name in SCENARIOS] + [(name, False) for name in list(SCENARIOS)[::2]]
+LOCAL = ("accept, compaction, two take-overs", "accept, release, claim back, one taker")
+WALKED = [(name, True) for name in SCENARIOS] + [(name, False) for name in LOCAL]
 if IS_ALL:
     WALKED = [(name, is_strict) for name in SCENARIOS | LONG for is_strict in (True, False)]
 
@@ -526,6 +559,10 @@ def newest_segment_leaves_first(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(protocol, "turn", turn)
 
 
+def copies_without_state(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(compact, "_states", lambda lane, row, old, settle: b"")
+
+
 MUTANTS: dict[Callable[[pytest.MonkeyPatch], None], tuple[str, str]] = {
     no_look: ("P", "accept, compaction, two take-overs"),
     look_before_the_sync: ("P", "accept, compaction, two take-overs"),
@@ -535,6 +572,7 @@ MUTANTS: dict[Callable[[pytest.MonkeyPatch], None], tuple[str, str]] = {
     first_copy_wins: ("P", "accept, compaction, two take-overs"),
     cut_of_a_later_claim: ("P", "accept, compaction, two take-overs"),
     newest_segment_leaves_first: ("P4", "settle, compaction, two take-overs"),
+    copies_without_state: ("P5", "part, compaction, two take-overs"),
 }
 
 
