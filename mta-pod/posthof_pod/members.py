@@ -1,58 +1,32 @@
-"""Who is in the fleet, as values: what a supervisor hears of the pods' Leases and tells its workers.
+"""Who else works on this spool: the fleet as one pod sees it. Values only; supervisor and workers exchange them.
 
-Rules of this file
-- Values only: no I/O, no clock. The supervisor makes them (cluster/leases.py), workers are told on every change
-  (admin/channel.py: "members" and "leases").
-- On one machine the fleet is this machine: it is known, and its one member has no pod's name.
+Rules
+- A snapshot is a prefix of history: what it shows of one pod, it shows of all that was written before (one watch of
+  the Leases gives that). So a snapshot that holds our own newest words holds all that was said before them.
+- `known` is False while the API server is away, or before it was heard: `pods` is then the last that was known.
+- `pods` are those whose Lease is neither deleted nor judged dead, ourselves included. Nobody on one machine.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-WORKERS = "posthof.dev/workers"  # annotation of a pod's Lease: JSON list of the ids of its workers in the spool
-ENDED = "posthof.dev/ended"  # annotation: JSON list of workers whose end this pod's supervisor has proven
-DIVISOR = "posthof.dev/divisor"  # annotation: by how many workers the pod divides the fleet's limits now
-
 
 class Member(msgspec.Struct, frozen=True):
-    """One pod whose Lease is alive. `workers`: how many it runs. `divisor`: what its Lease says; 0: nothing yet."""
+    """One pod, as its Lease tells."""
 
     pod: str
-    workers: int
-    divisor: int = 0
+    workers: int  # ids in its annotation posthof.dev/workers
+    share: str = ""  # its annotation posthof.dev/share as it stands; schedule/shares.py reads and writes it
 
 
 class Members(msgspec.Struct, frozen=True):
-    """The live pods, this one included as soon as its Lease stands; sorted by name.
+    """`own`: our pod's name, "" on one machine."""
 
-    `known`: the list is of now. False: the API server cannot be asked at the moment (the list is the last one), or
-    was never asked (the list is empty). `own`: this pod's name, "" on one machine.
-    """
-
-    known: bool = False
-    own: str = ""
+    known: bool
+    own: str
     pods: tuple[Member, ...] = ()
 
-    @property
-    def workers(self) -> int:
-        """Of all pods together."""
-        return sum(one.workers for one in self.pods)
 
-
-def alone(workers: int) -> Members:
-    """One machine: its workers are all there are."""
-    return Members(True, "", (Member("", workers, workers),))
-
-
-class Heard(msgspec.Struct, frozen=True):
-    """What the Leases say of workers, for whoever judges them (spool/liveness.py).
-
-    `counted`: seconds on the observer's own monotonic clock, which runs only while the observer renews its own Lease
-    and sees the others'. `seen`: worker -> `counted` when the Lease that names it was last seen to change. `ended`:
-    workers whose own supervisor has proven their end.
-    """
-
-    counted: float = 0.0
-    seen: dict[str, float] = {}
-    ended: frozenset[str] = frozenset()
+ALONE = Members(True, "")
+SHARE = "posthof.dev/share"
