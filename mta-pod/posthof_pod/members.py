@@ -1,32 +1,61 @@
-"""Who else works on this spool: the fleet as one pod sees it. Values only; supervisor and workers exchange them.
+"""Who is in the fleet, as values: what a supervisor hears of the pods' Leases and tells its workers.
 
-Rules
-- A snapshot is a prefix of history: what it shows of one pod, it shows of all that was written before (one watch of
-  the Leases gives that). So a snapshot that holds our own newest words holds all that was said before them.
-- `known` is False while the API server is away, or before it was heard: `pods` is then the last that was known.
-- `pods` are those whose Lease is neither deleted nor judged dead, ourselves included. Nobody on one machine.
+Rules of this file
+- Values only: no I/O, no clock. The supervisor makes them (cluster/leases.py), workers are told on every change
+  (admin/channel.py: "members" and "leases").
+- On one machine the fleet is this machine: it is known, and its one member has no pod's name.
 """
 
 from __future__ import annotations
 
 import msgspec
 
+WORKERS = "posthof.dev/workers"  # annotation of a pod's Lease: JSON list of the ids of its workers in the spool
+ENDED = "posthof.dev/ended"  # annotation: JSON list of workers whose end this pod's supervisor has proven
+SHARE = "posthof.dev/share"  # annotation: the pod's share of the fleet's limits, as schedule/shares.py writes it
+
 
 class Member(msgspec.Struct, frozen=True):
-    """One pod, as its Lease tells."""
+    """One pod whose Lease is alive. `workers`: how many it runs. `share`: what its Lease says; "": nothing yet."""
 
     pod: str
-    workers: int  # ids in its annotation posthof.dev/workers
-    share: str = ""  # its annotation posthof.dev/share as it stands; schedule/shares.py reads and writes it
+    workers: int
+    share: str = ""
 
 
 class Members(msgspec.Struct, frozen=True):
-    """`own`: our pod's name, "" on one machine."""
+    """The live pods, this one included as soon as its Lease stands; sorted by name.
 
-    known: bool
-    own: str
+    `known`: the list is of now. False: the API server cannot be asked at the moment (the list is the last one), or
+    was never asked (the list is empty). `own`: this pod's name, "" on one machine.
+
+    A snapshot is a prefix of history, as one watch gives it: one that shows our own newest words shows everything the
+    others had written before them. Shares rest on that.
+    """
+
+    known: bool = False
+    own: str = ""
     pods: tuple[Member, ...] = ()
 
+    @property
+    def workers(self) -> int:
+        """Of all pods together."""
+        return sum(one.workers for one in self.pods)
 
-ALONE = Members(True, "")
-SHARE = "posthof.dev/share"
+
+def alone(workers: int) -> Members:
+    """One machine: its workers are all there are."""
+    return Members(True, "", (Member("", workers),))
+
+
+class Heard(msgspec.Struct, frozen=True):
+    """What the Leases say of workers, for whoever judges them (spool/liveness.py).
+
+    `counted`: seconds on the observer's own monotonic clock, which runs only while the observer renews its own Lease
+    and sees the others'. `seen`: worker -> `counted` when the Lease that names it was last seen to change. `ended`:
+    workers whose own supervisor has proven their end.
+    """
+
+    counted: float = 0.0
+    seen: dict[str, float] = {}
+    ended: frozenset[str] = frozenset()
