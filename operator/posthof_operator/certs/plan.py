@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 from cryptography import x509
 
+from posthof_certs import issue, pair
+from posthof_certs.pair import BadPair, Facts, Pair, time_text
 from posthof_crds.reasons import Reason
-from posthof_operator.certs import issue, pair
-from posthof_operator.certs.pair import BadPair, Facts, Pair, time_text
 from posthof_operator.certs.wish import Source, Wish
 
 SLACK = 600.0  # seconds by which a certificate's length may differ from the one that was asked for

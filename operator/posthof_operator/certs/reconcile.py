@@ -14,10 +14,11 @@ import binascii
 import logging
 import time
 
+from posthof_certs import issue
+from posthof_certs.pair import Pair
 from posthof_crds.reasons import Condition, Reason
 from posthof_operator.apply import Foreign
-from posthof_operator.certs import certmanager, issue, status
-from posthof_operator.certs.pair import Pair
+from posthof_operator.certs import certmanager, status
 from posthof_operator.certs.plan import Do, Finding, Plan, Snapshot, plan
 from posthof_operator.certs.status import Service
 from posthof_operator.certs.wish import Source, Unreadable, Wish, wish_of

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from posthof_certs.pair import Facts, same_serial, some, time_text
 from posthof_crds.problems import sentence
 from posthof_crds.reasons import Condition, Reason
-from posthof_operator.certs.pair import Facts, same_serial, some, time_text
 from posthof_operator.certs.plan import Do, Finding, Plan
 from posthof_operator.certs.wish import Source, Wish
 from posthof_operator.conditions import Said, said

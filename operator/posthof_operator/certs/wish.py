@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from posthof_certs.issue import KeyKind, Order
 from posthof_crds.tlscert import TLSCert
-from posthof_operator.certs.issue import KeyKind, Order
 
 _SIZES = {"ECDSA": 256, "RSA": 2048}
 

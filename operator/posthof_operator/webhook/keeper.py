@@ -22,10 +22,10 @@ from typing import NamedTuple
 
 from cryptography.hazmat.primitives import serialization
 
+from posthof_certs import issue, pair
+from posthof_certs.issue import ECDSA, Order
+from posthof_certs.pair import BadPair, Pair
 from posthof_operator.api import ApiError
-from posthof_operator.certs import issue, pair
-from posthof_operator.certs.issue import ECDSA, Order
-from posthof_operator.certs.pair import BadPair, Pair
 from posthof_operator.certs.plan import renewal_of
 from posthof_operator.resources import MANAGED_BY, MANAGER, RESOURCES, Raw
 from posthof_operator.settings import Settings

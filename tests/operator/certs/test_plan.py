@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from posthof_certs import issue, pair
+from posthof_certs.issue import ECDSA, KeyKind, Order
+from posthof_certs.pair import Pair
 from posthof_crds.reasons import Reason
-from posthof_operator.certs import issue, pair
-from posthof_operator.certs.issue import ECDSA, KeyKind, Order
-from posthof_operator.certs.pair import Pair
 from posthof_operator.certs.plan import Do, Ordered, Snapshot, plan
 from posthof_operator.certs.wish import IssuerRef, Source, Wish
 

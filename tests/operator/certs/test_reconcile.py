@@ -13,10 +13,10 @@ import pytest
 
 from kit.fakeapi import FakeApi, until
 from kit.rooms import Clock, at_work
+from posthof_certs import issue, pair
+from posthof_certs.issue import ECDSA, Order
+from posthof_certs.pair import Pair
 from posthof_crds.report import Report, ServedCertificate
-from posthof_operator.certs import issue, pair
-from posthof_operator.certs.issue import ECDSA, Order
-from posthof_operator.certs.pair import Pair
 from posthof_operator.certs.reconcile import Certificates
 from posthof_operator.resources import Key
 from posthof_operator.world import World

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from posthof_operator.certs.issue import KeyKind
+from posthof_certs.issue import KeyKind
 from posthof_operator.certs.wish import IssuerRef, Source, Unreadable, wish_of
 
 

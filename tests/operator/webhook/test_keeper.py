@@ -8,9 +8,9 @@ from typing import Any
 
 from kit.fakeapi import FakeApi
 from kit.rooms import Clock, at_work
-from posthof_operator.certs import issue, pair
-from posthof_operator.certs.issue import ECDSA, Order
-from posthof_operator.certs.pair import Pair
+from posthof_certs import issue, pair
+from posthof_certs.issue import ECDSA, Order
+from posthof_certs.pair import Pair
 from posthof_operator.settings import Settings
 from posthof_operator.webhook.keeper import AUTHORITY_DURATION, Keeper, Place, Step, plan, renewed
 

@@ -13,11 +13,11 @@ import aiohttp
 import pytest
 
 from kit.fakeapi import FakeApi, until
+from posthof_certs import issue
+from posthof_certs.issue import ECDSA, KeyKind, Order
+from posthof_certs.pair import Pair
 from posthof_operator.access import Access
 from posthof_operator.api import Api
-from posthof_operator.certs import issue
-from posthof_operator.certs.issue import ECDSA, KeyKind, Order
-from posthof_operator.certs.pair import Pair
 from posthof_operator.metrics import Metrics
 from posthof_operator.settings import Settings
 from posthof_operator.webhook import server as webhook

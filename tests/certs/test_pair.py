@@ -7,10 +7,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from posthof_certs import issue, pair
+from posthof_certs.issue import ECDSA, KeyKind, Order
+from posthof_certs.pair import BadPair, Pair
 from posthof_crds.reasons import Reason
-from posthof_operator.certs import issue, pair
-from posthof_operator.certs.issue import ECDSA, KeyKind, Order
-from posthof_operator.certs.pair import BadPair, Pair
 
 NOW = 1_800_000_000.0
 DAY = 86400.0
