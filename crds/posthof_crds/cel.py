@@ -16,7 +16,18 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
-from posthof_crds import allowed, delivery, fields, maildomain, mta, pods, relaypolicy, selectors, tlscert
+from posthof_crds import (
+    allowed,
+    autoscaling,
+    delivery,
+    fields,
+    maildomain,
+    mta,
+    pods,
+    relaypolicy,
+    selectors,
+    tlscert,
+)
 from posthof_crds.units import UNITS
 
 
@@ -263,7 +274,38 @@ _ACTION = (
     ),
 )
 
+_MODE = "(has(self.mode) ? self.mode : 'Builtin')"
+_BLIND = " && ".join(f"!has(self.targets.{name})" for name in ("oldestReady", "backlog", "sessions", "acceptLatency"))
+
 RULES: dict[type[BaseModel], tuple[Rule, ...]] = {
+    autoscaling.Autoscaling: (
+        Rule(
+            "autoscaling-zero",
+            "!has(self.min) || self.min > 0",
+            f"0 pods are no scale for a mail server: {autoscaling.ZERO}. Write min: 1, or more.",
+        ),
+        Rule(
+            "autoscaling-max",
+            f"{_MODE} == 'External' || has(self.max)",
+            "max is missing: how many pods at most? Write max: 10, or another number.",
+        ),
+        Rule(
+            "autoscaling-order",
+            "!has(self.max) || self.max >= (has(self.min) ? self.min : 1)",
+            "max is below min. Raise max or lower min.",
+        ),
+        Rule(
+            "autoscaling-external",
+            f"{_MODE} != 'External' || !has(self.min) && !has(self.max) && !has(self.targets) && !has(self.behavior)",
+            "somebody else decides with mode External, so min, max, targets and behavior say nothing. Remove them, or "
+            "choose another mode.",
+        ),
+        Rule(
+            "autoscaling-hpa",
+            f"{_MODE} != 'HPA' || !has(self.targets) || {_BLIND}",
+            "an HPA sees cpu alone. Keep targets.cpu, or use mode Builtin or KEDA for the others.",
+        ),
+    ),
     selectors.Requirement: (
         Rule(
             "requirement-values",
@@ -355,6 +397,11 @@ RULES: dict[type[BaseModel], tuple[Rule, ...]] = {
         ),
     ),
     mta.MTASpec: (
+        Rule(
+            "replicas-zero",
+            "!has(self.replicas) || self.replicas > 0",
+            f"0 pods are no scale for a mail server: {autoscaling.ZERO}. Write replicas: 1, or more.",
+        ),
         Rule(
             "listeners-ports-differ",
             f"{_BOUND}.all(p, {_BOUND}.exists_one(q, q == p))",

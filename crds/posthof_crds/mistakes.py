@@ -22,7 +22,6 @@ _QUOTED = re.compile(r"'([^']*)'")
 _LATER = {
     "credentials": "there is no server-side AUTH yet, so there are no credentials to match",
     "auth": "there is no server-side AUTH yet",
-    "autoscaling": "scaling by itself is not in this version; set replicas in a cluster, workers on one machine",
     "outbound": "signing and publishing are not in this version",
     "egressPoolRef": "egress pools are not in this version; use egress",
     "status": "status is what a cluster reports, not what a manifest says",

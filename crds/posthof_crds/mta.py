@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from posthof_crds import engine
 from posthof_crds.allowed import AllowedNamespace
+from posthof_crds.autoscaling import Autoscaling, not_zero
 from posthof_crds.core import Resource
 from posthof_crds.delivery import DestinationLimits, Retry, Timeouts
 from posthof_crds.engine import ListenerRole
@@ -288,8 +289,12 @@ class MTASpec(Part):
     spool: Spool = Spool()
     """Where accepted mail is kept until it is delivered."""
 
-    replicas: Annotated[Int, Field(ge=1, le=100)] = 1
-    """In a cluster: how many pods run. One machine is always one."""
+    replicas: Annotated[Int, Field(ge=0, le=100), AfterValidator(not_zero)] = 1
+    """In a cluster: how many pods run; never 0. With `autoscaling` it is what an HPA, KEDA or somebody else wrote
+    last, and says nothing in mode Builtin. One machine is always one."""
+
+    autoscaling: Autoscaling | None = None
+    """In a cluster: who decides how many pods run. Default: `replicas` does."""
 
     service: Service = Service()
     """In a cluster: how the world reaches the listeners."""

@@ -36,6 +36,21 @@ class SpoolState(Told, frozen=True, kw_only=True):
     free_bytes: int = 0
 
 
+class Load(Told, frozen=True, kw_only=True):
+    """How busy the pod is: what the number of pods is decided from. Rates and shares are of about the last minute."""
+
+    ready: int = 0  # recipients that wait for nothing but a worker: not put off, not held back by their destination
+    oldest_seconds: float = 0.0  # age of the oldest of these; 0: there is none
+    drained_per_second: float = 0.0  # recipients whose try ended, however it ended
+    backlog_seconds: float = 0.0  # `ready` over `drained_per_second`; the age of the oldest where nothing is drained
+    sessions: float = 0.0  # share of what is allowed, with clients or with other hosts, whichever is more
+    accept_seconds: float = 0.0  # from the last dot to the reply, for 99 of 100 messages; 0: there were none
+    cpu: float = 0.0  # share of the CPU the pod may use: its limit, at most one for each worker
+    messages: int = 0  # live messages of the lanes it holds, deferred and held ones too
+    messages_most: int = 0  # as many fit into the memory of its workers; 0: not known
+    unowned_lanes: int = 0  # lanes that no worker has room for
+
+
 class ClientCounts(Told, frozen=True, kw_only=True):
     """Where sessions of the public listeners seem to come from: the operator finds hidden address translation."""
 
@@ -58,6 +73,7 @@ class Report(Told, frozen=True, kw_only=True):
     certificates: dict[str, ServedCertificate] = {}  # by TLSCert
     queue: QueueCounts = QueueCounts()
     spool: SpoolState = SpoolState()
+    load: Load | None = None  # None: a pod of an older version, or one that has no workers yet
     clients: ClientCounts | None = None
     uptime_seconds: float = 0.0
 

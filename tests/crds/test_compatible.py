@@ -80,7 +80,7 @@ BREAKING: list[tuple[str, Change]] = [
         "MTA spec.replicas: maximum was 100 and is 10",
         lambda new: at(new, "MTA.spec.replicas").update(maximum=10),
     ),
-    ("MTA spec.replicas: minimum was 1 and is 2", lambda new: at(new, "MTA.spec.replicas").update(minimum=2)),
+    ("MTA spec.replicas: minimum was 0 and is 2", lambda new: at(new, "MTA.spec.replicas").update(minimum=2)),
     (
         "MTA spec.listeners: maxItems was 64 and is 8",
         lambda new: at(new, "MTA.spec.listeners").update(maxItems=8),

@@ -37,7 +37,8 @@ def test_an_mta_in_a_cluster_has_its_own_paths_ports_and_addresses() -> None:
 def test_an_mta_that_is_wrong_gives_no_config_and_says_why() -> None:
     found = fleet(of=mta("replicas: 0"))
     assert found.config is None
-    assert [str(flaw) for flaw in found.problems] == ["spec.replicas: is too small. Write 1 or more."]
+    told = "nobody would receive mail, try deferred mail again or send reports. Write 1, or more."
+    assert [str(flaw) for flaw in found.problems] == [f"spec.replicas: 0 pods are no scale for a mail server: {told}"]
 
 
 def test_objects_are_called_by_namespace_and_name() -> None:

@@ -15,8 +15,9 @@ OUT = "match: {clients: [10.0.0.0/8]}\naction: {type: Direct}"
     [
         ("hostnam: mx.example.org", 'spec.hostnam: unknown field | Did you mean "hostname"?'),
         ("hostName: mx.example.org", 'spec.hostName: unknown field | Did you mean "hostname"?'),
-        ("replicas: 0", "spec.replicas: is too small | Write 1 or more."),
-        ("autoscaling: {}", "spec.autoscaling: unknown field | Remove it: scaling by itself is not in this version"),
+        ("replicas: 0", "spec.replicas: 0 pods are no scale for a mail server: nobody would receive mail"),
+        ("autoscaling: {}", "spec.autoscaling: max is missing: how many pods at most? | Write max: 10"),
+        ("autoscaling: {min: 0, max: 3}", "spec.autoscaling.min: 0 pods are no scale for a mail server"),
         ("workers: many", "spec.workers: this is a text, and a whole number is wanted | Write the number"),
         ('workers: "4"', "spec.workers: this is a text, and a whole number is wanted | Write the number"),
         ("workers: 4.5", "spec.workers: this is a number, and a whole number is wanted"),
