@@ -451,10 +451,20 @@ RULES: dict[type[BaseModel], tuple[Rule, ...]] = {
         ),
         Rule(
             "policy-password",
-            "!has(self.action.auth) || !(self.tls in ['None', 'May']) || !has(self.action.nextHops) || "
+            "!has(self.action.auth) || !(self.tls in ['None', 'May', 'Best']) || !has(self.action.nextHops) || "
             "self.action.nextHops.all(h, has(h.host) && (h.host == 'localhost' || isIP(h.host) && "
             "ip(h.host).isLoopback()))",
-            "auth with tls None or May could send the password in plain text. Write tls: Verify, or Encrypt.",
+            "auth with tls None, May or Best could send the password in plain text. Write tls: Verify, or Encrypt.",
+        ),
+        Rule(
+            "policy-mta-sts",
+            "self.tls != 'MTASTS' || self.action.type == 'Direct'",
+            "an MTA-STS policy is the recipient domain's, for its own MX hosts. Write tls: Verify, or DANE.",
+        ),
+        Rule(
+            "policy-dane",
+            "self.tls != 'DANE' || self.action.type != 'LMTP'",
+            "DANE is for SMTP, and LMTP has no TLSA records. Write tls: Verify.",
         ),
     ),
     tlscert.Issuer: (

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from posthof_crds import delivery, engine, names
+from posthof_crds.accesspolicy import AccessPolicy
 from posthof_crds.engine import ActionKind, EngineConfig, HopKind, InboundMode, RecipientCheck, SecretRef
 from posthof_crds.mailboxes import MAILBOX_MODES, POSTMASTER
 from posthof_crds.maildomain import MailDomain, Recipients
@@ -70,6 +71,7 @@ def compile(manifests: Manifests, base: Path) -> EngineConfig:  # noqa: A001 -- 
         domains=domains,
         rules=tuple(sorted((rule_of(e.object, defaults, base) for e in manifests.policies), key=_order)),
         certificates={e.name: certificate_of(e.object, base) for e in sorted(manifests.certificates, key=_by_name)},
+        access=access_of(manifests.access[0].object) if manifests.access else engine.Access(),
         double_bounce_to=spec.double_bounce_to or _default_double_bounce(spec, domains),
     )
 
@@ -97,6 +99,7 @@ def house_of(mta: MTA, base: Path) -> EngineConfig:
         user=spec.user,
         log_level=spec.log_level,
         direct_port=spec.direct_port,
+        https_port=spec.https_port,
     )
 
 
@@ -205,7 +208,7 @@ def domain_of(domain: MailDomain, manifests: Manifests, base: Path, defaults: De
         domain=spec.domain,
         mode=inbound.mode,
         next_hops=tuple(_hop_of(hop, base, port=port) for hop in inbound.next_hops),
-        tls=inbound.tls,
+        tls=engine.TLSLevel(inbound.tls),
         check=check,
         callout=engine.Callout(positive=callout.positive, negative=callout.negative) if callout else engine.Callout(),
         recipients=known,
@@ -314,4 +317,15 @@ def certificate_of(cert: TLSCert, base: Path) -> engine.Certificate:
         self_signed=issuer.self_signed is not None,
         duration=spec.duration,
         pair=pair,
+    )
+
+
+def access_of(policy: AccessPolicy) -> engine.Access:
+    spec = policy.spec
+    return engine.Access(
+        name=policy.metadata.name,
+        spf=engine.SPFPolicy(**dict(spec.spf)),
+        dkim=engine.DKIMPolicy(**dict(spec.dkim)),
+        dmarc=engine.DMARCPolicy(**{**dict(spec.dmarc), "contact": spec.dmarc.contact or ""}),
+        arc=engine.ARCPolicy(**dict(spec.arc)),
     )

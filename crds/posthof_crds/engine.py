@@ -22,8 +22,11 @@ class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class ListenerRole(enum.StrEnum):
     MX = "MX"  # mail from the world for our domains
     INTERNAL = "Internal"  # mail from our own hosts; client matches are trusted here
-    SUBMISSION = "Submission"  # needs server-side AUTH, which does not exist yet
-    SUBMISSIONS = "Submissions"
+    SUBMISSION = "Submission"  # mail from people and programs that log in (RFC 6409), STARTTLS
+    SUBMISSIONS = "Submissions"  # the same with TLS from the first byte (RFC 8314)
+
+
+SUBMISSION = frozenset({ListenerRole.SUBMISSION, ListenerRole.SUBMISSIONS})
 
 
 class TLSMode(enum.StrEnum):
@@ -33,12 +36,15 @@ class TLSMode(enum.StrEnum):
 
 
 class TLSLevel(enum.StrEnum):
-    """What an outgoing session demands, weakest first."""
+    """What an outgoing session demands."""
 
     NONE = "None"  # STARTTLS is not used even if offered
     MAY = "May"  # used if offered, certificate not checked, falls back to plain text
     ENCRYPT = "Encrypt"  # required, certificate not checked
     VERIFY = "Verify"  # required, certificate must be valid for the host's name (RFC 9525)
+    DANE = "DANE"  # required, certificate must be the one in the host's TLSA records (RFC 7672); none there: no mail
+    MTASTS = "MTASTS"  # required, as the recipient domain's MTA-STS policy says (RFC 8461); none there: no mail
+    BEST = "Best"  # DANE where TLSA records are published, else MTA-STS where a policy is, else as May
 
 
 class SecretRef(Value, frozen=True, kw_only=True, omit_defaults=True):
@@ -97,7 +103,51 @@ class Listener(Value, frozen=True, kw_only=True, omit_defaults=True):
     client_ip_preserved: bool = True  # False: a peer's address may be a node's, so no rule about clients counts
     normalise_newlines: bool = False  # bare CR / LF in DATA become CRLF instead of 550 5.5.2
     implementation: str = "native"  # or "aiosmtpd"
+    mechanisms: tuple[str, ...] = ()  # of AUTH, offered in this order; only of role Submission and Submissions
     limits: ListenerLimits = ListenerLimits()
+
+
+class Quota(Value, frozen=True, kw_only=True, omit_defaults=True):
+    """What one account may send, the whole fleet counted; 0: no limit."""
+
+    messages_minute: int = 0
+    messages_hour: int = 0
+    messages_day: int = 0  # of UTC
+    recipients_hour: int = 0
+    recipients_day: int = 0
+    recipients_message: int = 0
+
+
+class Guard(Value, frozen=True, kw_only=True, omit_defaults=True):
+    """When an account that behaves unlike itself is held. An hour's count is compared with the largest of the days
+    before."""
+
+    is_on: bool = True
+    factor: float = 10.0
+    recipients: int = 200  # in an hour: below this nothing is suspicious
+    strangers: int = 100  # recipients it never wrote to before, in an hour: below this nothing is suspicious
+
+
+class TokenRule(Value, frozen=True, kw_only=True, omit_defaults=True):
+    """The bearer token an account comes with: of this issuer, with these claims."""
+
+    issuer: str
+    subject: str
+
+
+class Credential(Value, frozen=True, kw_only=True, omit_defaults=True):
+    """A SMTPCredential: an account that may submit mail."""
+
+    name: str  # the SMTPCredential's metadata.name
+    username: str = ""  # folded; "" = it cannot log in by name
+    verifier: SecretRef | None = None  # the key holds what checks the password (posthof_crds.verifiers)
+    senders: tuple[str, ...] = ()  # patterns over sender and From; none: it may not send at all
+    expires: float = 0.0  # unix seconds; 0: never
+    quota: Quota = Quota()
+    guard: Guard = Guard()
+    workloads: tuple[str, ...] = ()  # ids of pod selections that are this account without a password
+    token: TokenRule | None = None
+    certificate: str = ""  # EXTERNAL: the subject alternative name, or the subject's CN, of its client certificate
 
 
 class InboundMode(enum.StrEnum):
@@ -226,6 +276,7 @@ class Match(Value, frozen=True, kw_only=True, omit_defaults=True):
     listener_roles: tuple[ListenerRole, ...] = ()
     clients: tuple[str, ...] = ()  # networks
     workloads: tuple[str, ...] = ()  # ids of pod selections; which client address is in which, a shard beside says
+    credentials: tuple[str, ...] = ()  # names of SMTPCredentials; "*": any
     senders: tuple[str, ...] = ()
     recipients: tuple[str, ...] = ()
     headers: tuple[HeaderMatch, ...] = ()
@@ -253,11 +304,81 @@ class Rule(Value, frozen=True, kw_only=True, omit_defaults=True):
     priority: int
     match: Match
     action: Action
-    tls: TLSLevel = TLSLevel.MAY
+    tls: TLSLevel = TLSLevel.BEST
     retry: Retry | None = None
     limits: DestinationLimits | None = None
     egress: Egress = Egress()
     is_foreign: bool = False
+
+
+class Suspicion(enum.StrEnum):
+    """What a bad result of sender authentication leads to, mildest first."""
+
+    ACCEPT = "Accept"
+    QUARANTINE = "Quarantine"  # a header field
+    HOLD = "Hold"
+    REJECT = "Reject"
+
+
+class Forgery(enum.StrEnum):
+    """What follows where the author's domain wants its failures rejected."""
+
+    ACCEPT = "Accept"
+    QUARANTINE = "Quarantine"
+    HOLD = "Hold"
+    EVIDENCE = "Evidence"  # rejected where more than DMARC says so (RFC 9989 7.4), else as for p=quarantine
+    REJECT = "Reject"
+
+
+class OnTrouble(enum.StrEnum):
+    """DNS did not answer."""
+
+    ACCEPT = "Accept"
+    DEFER = "Defer"
+
+
+class SPFPolicy(Value, frozen=True, kw_only=True, omit_defaults=True):
+    check: bool = True
+    fail: Suspicion = Suspicion.ACCEPT
+    soft_fail: Suspicion = Suspicion.ACCEPT
+    perm_error: Suspicion = Suspicion.ACCEPT
+    temp_error: OnTrouble = OnTrouble.ACCEPT
+    trusted_clients: tuple[str, ...] = ()  # networks
+
+
+class DKIMPolicy(Value, frozen=True, kw_only=True, omit_defaults=True):
+    check: bool = True
+    fail: Suspicion = Suspicion.ACCEPT
+    unsigned: Suspicion = Suspicion.ACCEPT
+    temp_error: OnTrouble = OnTrouble.ACCEPT
+
+
+class DMARCPolicy(Value, frozen=True, kw_only=True, omit_defaults=True):
+    check: bool = True
+    reject: Forgery = Forgery.QUARANTINE
+    quarantine: Suspicion = Suspicion.QUARANTINE
+    bad_from: Suspicion = Suspicion.QUARANTINE
+    temp_error: OnTrouble = OnTrouble.ACCEPT
+    known_lists: tuple[str, ...] = ()  # domains
+    aggregate_reports: bool = False
+    organisation: str = ""  # in reports; "" = hostname
+    contact: str = ""  # sender of reports; "" = postmaster at hostname
+    failure_reports: bool = False
+
+
+class ARCPolicy(Value, frozen=True, kw_only=True, omit_defaults=True):
+    check: bool = True
+    trusted_sealers: tuple[str, ...] = ()  # domains
+
+
+class Access(Value, frozen=True, kw_only=True, omit_defaults=True):
+    """An AccessPolicy. The defaults are what holds without one: results are written, failed DMARC is marked."""
+
+    name: str = ""
+    spf: SPFPolicy = SPFPolicy()
+    dkim: DKIMPolicy = DKIMPolicy()
+    dmarc: DMARCPolicy = DMARCPolicy()
+    arc: ARCPolicy = ARCPolicy()
 
 
 class SpoolSettings(Value, frozen=True, kw_only=True, omit_defaults=True):
@@ -291,11 +412,13 @@ class EngineConfig(Value, frozen=True, kw_only=True, omit_defaults=True):
     domains: dict[str, Domain] = {}  # by domain
     rules: tuple[Rule, ...] = ()
     certificates: dict[str, Certificate] = {}
+    access: Access = Access()
     resolver: tuple[str, ...] = ()  # "address" or "address@port"; empty: the system's resolv.conf
     double_bounce_to: str = ""  # "" = postmaster at the first domain that has mailboxes, else logged and dropped
     workers: int = 0  # 0 = CPU count
     outbound_sessions: int = 500  # per worker
     direct_port: int = 25  # where MX hosts of Direct destinations listen; for tests and unusual networks
+    https_port: int = 443  # where MTA-STS policies are fetched; for tests and unusual networks
     http: HTTPSettings = HTTPSettings()
     public_http: HTTPSettings | None = None  # in a pod: health, metrics, the operator's report; never the admin API
     drain_settle: float = 0.0  # seconds from "not ready" to the first 421, so that nobody is sent here any more

@@ -46,7 +46,7 @@ _NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 
 
 class Verdict(NamedTuple):
-    """What the MTA says about one MailDomain or RelayPolicy."""
+    """What the MTA says about one MailDomain, RelayPolicy or AccessPolicy."""
 
     kind: str
     namespace: str
@@ -145,6 +145,7 @@ class _Assembly:
         self._selectors = {
             "MailDomain": selector(mta.spec.domain_selector),
             "RelayPolicy": selector(mta.spec.policy_selector),
+            "AccessPolicy": selector(mta.spec.policy_selector),
         }
         self._allowing = [(selector(each.selector), each) for each in mta.spec.allowed_namespaces]
         self._allowed: dict[str, Allowance | None] = {}
@@ -153,6 +154,8 @@ class _Assembly:
     def fleet(self, parts: Iterable[Part]) -> Fleet:
         domains: list[_Bound] = []
         rules: list[_Bound] = []
+        access: list[_Bound] = []
+        by_kind = {"MailDomain": domains, "RelayPolicy": rules, "AccessPolicy": access}
         certificates: dict[str, Part] = {}
         for part in parts:
             if part.kind == "TLSCert":
@@ -161,11 +164,11 @@ class _Assembly:
                 continue
             bound = self._bind(part)
             if bound is not None:
-                (domains if part.kind == "MailDomain" else rules).append(bound)
+                by_kind[part.kind].append(bound)
         found = self._domains(domains)
         ordered, selections = self._rules(rules)
         named, pairs, missing = self._certificates(certificates)
-        config = self._config(found, ordered, pairs)
+        config = msgspec.structs.replace(self._config(found, ordered, pairs), access=self._access(access))
         return Fleet(
             config=config,
             verdicts=self.verdicts,
@@ -350,6 +353,24 @@ class _Assembly:
                 text = f'Secret "{name}" has no key "{ref.key}". Add it; mail waits until then.'
                 return Reason.SECRET_KEY_MISSING, text
         return Reason.RESOLVED, ""
+
+    # -- access ------------------------------------------------------------------------------------------------------
+
+    def _access(self, bounds: list[_Bound]) -> engine.Access:
+        """The oldest of the MTA's own namespace; without one the built-in."""
+        found = engine.Access()
+        for bound in sorted(bounds, key=lambda each: (each.created or "~", each.part.full)):
+            if bound.allowed is not None:
+                text = "It would be about everybody's mail: only the MTA's own namespace may say it. Remove it."
+                self._refuse(bound.part, Refusal(Reason.NOT_ALLOWED, text))
+            elif found.name:
+                text = f"AccessPolicy {found.name}, which is older, is obeyed. Remove one of the two."
+                self._refuse(bound.part, Refusal(Reason.POLICY_TAKEN, text))
+            else:
+                assert bound.part.access is not None
+                found = bound.part.access
+                self._accept(bound)
+        return found
 
     # -- the house ---------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from posthof_crds import rules
+from posthof_crds.accesspolicy import AccessPolicy
 from posthof_crds.core import API_VERSION, ConfigMap, Secret
 from posthof_crds.documents import Document, read
 from posthof_crds.maildomain import MailDomain
@@ -31,12 +32,13 @@ KINDS: dict[str, type[BaseModel]] = {
     "MTA": MTA,
     "MailDomain": MailDomain,
     "RelayPolicy": RelayPolicy,
+    "AccessPolicy": AccessPolicy,
     "TLSCert": TLSCert,
     "Secret": Secret,
     "ConfigMap": ConfigMap,
 }
 _CORE = ("Secret", "ConfigMap")
-_LATER = ("AccessPolicy", "SMTPCredential", "DKIMKey", "EgressPool", "DeliveryProfile", "QueueOperation")
+_LATER = ("SMTPCredential", "DKIMKey", "EgressPool", "DeliveryProfile", "QueueOperation")
 
 
 def load(folder: Path) -> Manifests:
@@ -154,6 +156,7 @@ def _gather(entries: list[Entry[Any]]) -> Manifests:
         mtas=tuple(by_kind["MTA"]),
         domains=tuple(by_kind["MailDomain"]),
         policies=tuple(by_kind["RelayPolicy"]),
+        access=tuple(by_kind["AccessPolicy"]),
         certificates=tuple(by_kind["TLSCert"]),
         secrets={entry.name: entry for entry in by_kind["Secret"]},
         config_maps={entry.name: entry for entry in by_kind["ConfigMap"]},

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from posthof_crds import engine, names
 from posthof_crds.core import ConfigMapKeyRef, MTARef, Resource
 from posthof_crds.delivery import DestinationLimits, NextHop, Retry
-from posthof_crds.engine import InboundMode, TLSLevel
+from posthof_crds.engine import InboundMode
 from posthof_crds.fields import (
     FQDN,
     AddressOrLocal,
@@ -113,7 +113,7 @@ class Inbound(Part):
     next_hops: Annotated[tuple[NextHop, ...], Field(max_length=16)] = ()
     """Where LMTP and Relay deliver, tried in order. Needed for these modes, wrong for others."""
 
-    tls: TLSLevel = TLSLevel.MAY
+    tls: Literal["None", "May", "Encrypt", "Verify"] = "May"
     """What sessions to nextHops demand. None: plain text. May: TLS if offered. Encrypt: TLS, any certificate.
     Verify: TLS with a certificate that is valid for the host's name (RFC 9525)."""
 

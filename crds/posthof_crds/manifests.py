@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from posthof_crds.accesspolicy import AccessPolicy
 from posthof_crds.core import ConfigMap, Metadata, Secret
 from posthof_crds.documents import Document
 from posthof_crds.engine import SecretRef
@@ -14,7 +15,7 @@ from posthof_crds.problems import Problem
 from posthof_crds.relaypolicy import RelayPolicy
 from posthof_crds.tlscert import TLSCert
 
-AnyKind = MTA | MailDomain | RelayPolicy | TLSCert | Secret | ConfigMap
+AnyKind = MTA | MailDomain | RelayPolicy | AccessPolicy | TLSCert | Secret | ConfigMap
 K_co = TypeVar("K_co", bound=AnyKind, covariant=True)
 
 
@@ -41,6 +42,7 @@ class Manifests:
     mtas: tuple[Entry[MTA], ...] = ()
     domains: tuple[Entry[MailDomain], ...] = ()
     policies: tuple[Entry[RelayPolicy], ...] = ()
+    access: tuple[Entry[AccessPolicy], ...] = ()
     certificates: tuple[Entry[TLSCert], ...] = ()
     secrets: dict[str, Entry[Secret]] = field(default_factory=dict, repr=False)
     config_maps: dict[str, Entry[ConfigMap]] = field(default_factory=dict)

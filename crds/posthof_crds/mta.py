@@ -343,6 +343,10 @@ class MTASpec(Part):
     """The TCP port of the world's MX hosts, for mail that goes Direct. Another one only for tests, and for networks
     that translate it."""
 
+    https_port: RemotePort = _MTA.https_port
+    """The TCP port where the world's MTA-STS policies are fetched. Another one only for tests, and for networks that
+    translate it."""
+
     workers: Annotated[Int, Field(ge=0, le=256)] = _MTA.workers
     """Worker processes; 0: one for each CPU this process may use."""
 

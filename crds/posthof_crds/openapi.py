@@ -32,7 +32,7 @@ Schema = dict[str, Any]
 _DEFAULTED: dict[tuple[type[BaseModel], str], Any] = {
     (MTASpec, "replicas"): 1,  # the scale subresource
     (RelayPolicySpec, "priority"): 0,  # a column
-    (RelayPolicySpec, "tls"): TLSLevel.MAY.value,  # a column
+    (RelayPolicySpec, "tls"): TLSLevel.BEST.value,  # a column
 }
 
 
@@ -86,6 +86,12 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("Shadowed-By", ".status.shadowedBy", is_wide=True),
         _REASON,
     ),
+    "AccessPolicy": (
+        _READY,
+        Column("MTA", ".status.bindings[*].mta"),
+        _AGE,
+        _REASON,
+    ),
     "TLSCert": (
         _READY,
         Column("Issuer", ".status.issuer"),
@@ -103,6 +109,7 @@ _SELECTABLE = {
     "MTA": (".spec.hostname",),
     "MailDomain": (".spec.domain", ".spec.inbound.mode"),
     "RelayPolicy": (".spec.action.type",),
+    "AccessPolicy": (),
     "TLSCert": (),
 }
 

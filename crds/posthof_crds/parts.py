@@ -18,7 +18,8 @@ import msgspec
 from pydantic import ValidationError
 
 from posthof_crds import engine, rules, single
-from posthof_crds.compile import Defaults, certificate_of, domain_of, given, rule_of, selection_of
+from posthof_crds.accesspolicy import AccessPolicy
+from posthof_crds.compile import Defaults, access_of, certificate_of, domain_of, given, rule_of, selection_of
 from posthof_crds.core import API_VERSION
 from posthof_crds.documents import Document, dotted
 from posthof_crds.engine import EngineConfig, KeyPair, SecretRef
@@ -31,12 +32,13 @@ from posthof_crds.relaypolicy import RelayPolicy
 from posthof_crds.selectors import Selection, parse_selection
 from posthof_crds.tlscert import TLSCert
 
-AnyModel = MTA | MailDomain | RelayPolicy | TLSCert
+AnyModel = MTA | MailDomain | RelayPolicy | AccessPolicy | TLSCert
 
 MODELS: dict[str, type[AnyModel]] = {
     "MTA": MTA,
     "MailDomain": MailDomain,
     "RelayPolicy": RelayPolicy,
+    "AccessPolicy": AccessPolicy,
     "TLSCert": TLSCert,
 }
 _NOWHERE = Path("/")
@@ -69,7 +71,7 @@ class Changes(msgspec.Struct, frozen=True):
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
-    """An object as `assemble` needs it. Exactly one of domain, rule, certificate is there, or flaws are."""
+    """An object as `assemble` needs it. Exactly one of domain, rule, access, certificate is there, or flaws are."""
 
     kind: str
     namespace: str
@@ -80,6 +82,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     flaws: tuple[Flaw, ...] = ()
     domain: engine.Domain | None = None
     rule: engine.Rule | None = None
+    access: engine.Access | None = None
     certificate: engine.Certificate | None = None
     changes: Changes | None = None
     list_from: tuple[str, str] | None = None  # ("namespace/name" of the ConfigMap, key)
@@ -122,6 +125,8 @@ def part_of(kind: str, raw: Mapping[str, Any]) -> Part:
         body = {"domain": domain, "changes": _changes(model.spec), "list_from": _list_from(model, namespace)}
     elif isinstance(model, RelayPolicy):
         body = {"rule": _rule(model, namespace), "changes": _changes(model.spec), "selection": selection_of(model)}
+    elif isinstance(model, AccessPolicy):
+        body = {"access": msgspec.structs.replace(access_of(model), name=f"{namespace}/{model.metadata.name}")}
     elif isinstance(model, TLSCert):
         body = {"certificate": _certificate(model, namespace)}
     return Part(
@@ -137,9 +142,7 @@ def part_of(kind: str, raw: Mapping[str, Any]) -> Part:
     )
 
 
-def read(
-    kind: str, raw: Mapping[str, Any]
-) -> tuple[MTA | MailDomain | RelayPolicy | TLSCert | None, tuple[Flaw, ...]]:
+def read(kind: str, raw: Mapping[str, Any]) -> tuple[AnyModel | None, tuple[Flaw, ...]]:
     """The model of one object, or what is wrong with it. Status and most of the metadata are not looked at."""
     metadata = {key: raw["metadata"][key] for key in ("name", "namespace") if key in raw["metadata"]}
     value = {"apiVersion": API_VERSION, "kind": kind, "metadata": metadata}
@@ -247,6 +250,10 @@ def parts_in_force(config: EngineConfig) -> dict[PartKey, Part]:
         part = Part(kind="RelayPolicy", namespace=namespace, name=name, rule=rule, selection=_selection(rule))
         if all(ref.name.rpartition("/")[0] == namespace for ref in part.secrets):
             parts[part.key] = part
+    if config.access.name:
+        namespace, _, name = config.access.name.partition("/")
+        part = Part(kind="AccessPolicy", namespace=namespace, name=name, access=config.access)
+        parts[part.key] = part
     return parts
 
 

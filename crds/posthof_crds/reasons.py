@@ -56,6 +56,7 @@ class Reason(enum.StrEnum):
     DOMAIN_TAKEN = "DomainTaken"
     NEXT_HOP_NOT_ALLOWED = "NextHopNotAllowed"
     OPEN_RELAY = "OpenRelay"
+    POLICY_TAKEN = "PolicyTaken"
     CONFIG_MAP_MISSING = "ConfigMapMissing"
     CONFIG_MAP_INVALID = "ConfigMapInvalid"
 
@@ -138,6 +139,7 @@ MEANINGS: dict[Reason, str] = {
     Reason.DOMAIN_TAKEN: "Another MailDomain has this domain: the proven one wins, then the older.",
     Reason.NEXT_HOP_NOT_ALLOWED: "The MTA's allowedNamespaces does not allow this namespace that next hop.",
     Reason.OPEN_RELAY: "It would let anybody relay: its match is not bounded.",
+    Reason.POLICY_TAKEN: "The MTA obeys another AccessPolicy, which is older.",
     Reason.CONFIG_MAP_MISSING: "The ConfigMap of recipients.listFrom, or its key, is not there.",
     Reason.CONFIG_MAP_INVALID: "A line of the ConfigMap of recipients.listFrom is no local part.",
     Reason.RESOLVED: "Everything it refers to is there.",
@@ -314,6 +316,16 @@ CONDITIONS: dict[str, tuple[ConditionText, ...]] = {
             Condition.RESOLVED_REFS,
             "The Secrets it refers to are there.",
             (Reason.RESOLVED, Reason.SECRET_MISSING, Reason.SECRET_KEY_MISSING),
+        ),
+        ConditionText(Condition.RECONCILING, "A change is on its way.", _RECONCILING, True),
+        ConditionText(Condition.STALLED, "It does not go on without somebody's help.", _STALLED, True),
+    ),
+    "AccessPolicy": (
+        ConditionText(Condition.READY, "It is accepted.", (*_READY, Reason.ACCEPTED)),
+        ConditionText(
+            Condition.ACCEPTED,
+            "At least one MTA obeys it; `bindings` says which.",
+            (*_ACCEPTED, Reason.POLICY_TAKEN),
         ),
         ConditionText(Condition.RECONCILING, "A change is on its way.", _RECONCILING, True),
         ConditionText(Condition.STALLED, "It does not go on without somebody's help.", _STALLED, True),

@@ -94,7 +94,7 @@ class Action(Part):
     """Smarthost, LMTP: where to, tried in order."""
 
     auth: Auth | None = None
-    """Smarthost: log in with this. Needs tls Encrypt or Verify, except to loopback: a password is not for
+    """Smarthost: log in with this. Needs tls Encrypt, Verify or DANE, except to loopback: a password is not for
     everybody."""
 
     text: Line = ""
@@ -152,9 +152,13 @@ class RelayPolicySpec(Part):
     or in one that allows this namespace. A policy with `auth` needs it where the MTA is in another namespace, because
     what is in the Secret goes there. On one machine it is the folder's MTA."""
 
-    tls: TLSLevel = TLSLevel.MAY
-    """What outgoing sessions demand. None: plain text. May: TLS if offered, as the world's MX hosts do. Encrypt:
-    TLS, any certificate. Verify: TLS with a certificate that is valid for the host's name (RFC 9525)."""
+    tls: TLSLevel = TLSLevel.BEST
+    """What outgoing sessions demand. Best (the default): the strictest that the destination publishes, which is DANE
+    where its hosts have TLSA records, else MTA-STS where its domain has a policy, else as May; in plain text only mail
+    for those who publish nothing. None: plain text. May: TLS if offered, any certificate, and plain text where TLS
+    fails. Encrypt: TLS, any certificate. Verify: TLS with a certificate that is valid for the host's name (RFC 9525).
+    DANE: TLSA records (RFC 7672) or no mail; needs a resolver that validates. MTASTS: an MTA-STS policy (RFC 8461) or
+    no mail; only for Direct. What is not met is tried again, and told in the log and in `posthof queue`."""
 
     retry: Retry = Retry()
     """When mail of this rule is tried again. What is left out is the MTA's value."""

@@ -50,6 +50,7 @@ def check(manifests: Manifests, declared: Declared) -> tuple[list[Problem], list
         *_places(manifests, domains),
         *_policies(manifests, declared),
         *_shadowed(manifests),
+        *_access(manifests),
     ]
     return [f.problem for f in found if not f.is_warning], [f.problem for f in found if f.is_warning]
 
@@ -66,7 +67,7 @@ def _compiled(manifests: Manifests) -> dict[str, engine.Domain]:
 def _namespaces(manifests: Manifests) -> Iterator[Found]:
     first: str | None = None
     entries: list[Entry[Any]] = [*manifests.mtas, *manifests.domains, *manifests.policies, *manifests.certificates]
-    entries += [*manifests.secrets.values(), *manifests.config_maps.values()]
+    entries += [*manifests.access, *manifests.secrets.values(), *manifests.config_maps.values()]
     for entry in entries:
         namespace = entry.metadata.namespace
         first = first or namespace
@@ -374,3 +375,13 @@ def _shadowed(manifests: Manifests) -> Iterator[Found]:
                 what = f'never asked: RelayPolicy "{entry.name}" before it matches all mail'
                 yield Found(later.document.problem(("spec", "priority"), what, "Give it a higher priority."), True)
             return
+
+
+# -- access ----------------------------------------------------------------------------------------------------------
+
+
+def _access(manifests: Manifests) -> Iterator[Found]:
+    """One folder is one MTA, and that obeys one."""
+    for entry in manifests.access[1:]:
+        what = f"a second AccessPolicy, after {manifests.access[0].name}"
+        yield Found(entry.document.problem((), what, "Keep one AccessPolicy in a folder."))

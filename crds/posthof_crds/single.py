@@ -12,16 +12,19 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from posthof_crds import bounds
+from posthof_crds.accesspolicy import AccessPolicy
 from posthof_crds.compile import match_of
 from posthof_crds.delivery import NextHop
 from posthof_crds.documents import Path
-from posthof_crds.engine import Listener, ListenerRole, TLSLevel
+from posthof_crds.engine import ActionKind, Listener, ListenerRole, TLSLevel
 from posthof_crds.maildomain import MailDomain
 from posthof_crds.mta import MTA
 from posthof_crds.ports import container_port, is_free
 from posthof_crds.reasons import Reason
 from posthof_crds.relaypolicy import RelayPolicy
 from posthof_crds.tlscert import TLSCert
+
+AnyOfOurs = MTA | MailDomain | RelayPolicy | AccessPolicy | TLSCert
 
 
 class Flaw(NamedTuple):
@@ -35,13 +38,13 @@ class Flaw(NamedTuple):
 
 _SERVICE_NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,48}[a-z0-9])?")
 _SUBMISSION = (ListenerRole.SUBMISSION, ListenerRole.SUBMISSIONS)
-_PERHAPS_PLAIN = (TLSLevel.NONE, TLSLevel.MAY)
+_PERHAPS_PLAIN = (TLSLevel.NONE, TLSLevel.MAY, TLSLevel.BEST)
 _OTHER_ROLES = "Use role Internal and a RelayPolicy with match.clients for your own hosts, or MX for the world."
 _BOUNDED = "Write match.namespaces, podSelector or clients for those who may relay, or recipients with their domains."
 _A_PODS_LISTENER = Listener(name="internal", role=ListenerRole.INTERNAL, host="", port=2525)
 
 
-def anywhere(kind: MTA | MailDomain | RelayPolicy | TLSCert) -> Iterator[Flaw]:
+def anywhere(kind: AnyOfOurs) -> Iterator[Flaw]:
     """What is wrong with the object wherever it is used."""
     if isinstance(kind, MTA):
         yield from _listeners(kind)
@@ -49,7 +52,7 @@ def anywhere(kind: MTA | MailDomain | RelayPolicy | TLSCert) -> Iterator[Flaw]:
         yield from _policy(kind)
 
 
-def in_cluster(kind: MTA | MailDomain | RelayPolicy | TLSCert) -> Iterator[Flaw]:
+def in_cluster(kind: AnyOfOurs) -> Iterator[Flaw]:
     """What is wrong with the object in a cluster alone."""
     if isinstance(kind, MTA):
         if not _SERVICE_NAME.fullmatch(kind.metadata.name):
@@ -61,7 +64,7 @@ def in_cluster(kind: MTA | MailDomain | RelayPolicy | TLSCert) -> Iterator[Flaw]
     elif isinstance(kind, RelayPolicy):
         yield from _no_sockets(("spec", "action", "nextHops"), kind.spec.action.next_hops)
         yield from _rule_of_a_pod(kind)
-    elif kind.spec.issuer.files is not None:
+    elif isinstance(kind, TLSCert) and kind.spec.issuer.files is not None:
         instead = "Write selfSigned, ca, secretRef or certManager."
         yield Flaw(("spec", "issuer", "files"), "a pod has no such files", instead)
 
@@ -127,6 +130,11 @@ def _policy(policy: RelayPolicy) -> Iterator[Flaw]:
     if has_password and spec.tls in _PERHAPS_PLAIN and not all(map(_is_loopback, spec.action.next_hops)):
         what = f"auth with tls {spec.tls} could send the password in plain text"
         yield Flaw(("spec", "tls"), what, "Write tls: Verify, or Encrypt.")
+    if spec.tls is TLSLevel.MTASTS and spec.action.type is not ActionKind.DIRECT:
+        what = "an MTA-STS policy is the recipient domain's, for its own MX hosts"
+        yield Flaw(("spec", "tls"), what, "Write tls: Verify, or DANE, or use action type Direct.")
+    if spec.tls is TLSLevel.DANE and spec.action.type is ActionKind.LMTP:
+        yield Flaw(("spec", "tls"), "DANE is for SMTP, and LMTP has no TLSA records", "Write tls: Verify.")
 
 
 def _is_loopback(hop: NextHop) -> bool:

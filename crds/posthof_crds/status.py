@@ -248,6 +248,13 @@ class RelayPolicyStatus(Status):
     """Where its mail goes, such as smtp.example.org:587."""
 
 
+class AccessPolicyStatus(Status):
+    """How the policy is."""
+
+    bindings: Annotated[tuple[Binding, ...], Field(max_length=64)] | None = None
+    """What each MTA says about it."""
+
+
 class ServedBy(Part):
     """What one pod serves."""
 
@@ -293,5 +300,6 @@ STATUSES: dict[str, type[Status]] = {
     "MTA": MTAStatus,
     "MailDomain": MailDomainStatus,
     "RelayPolicy": RelayPolicyStatus,
+    "AccessPolicy": AccessPolicyStatus,
     "TLSCert": TLSCertStatus,
 }

@@ -12,7 +12,7 @@ from kit.api import Object
 from kit.stage import RELEASE, SYSTEM, Stage
 
 VERBS = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
-OURS = "mtas maildomains relaypolicies tlscerts"
+OURS = "mtas maildomains relaypolicies accesspolicies tlscerts"
 MADE = "get list watch create patch delete"
 Table = dict[str, str]  # "resource.group" words -> verbs
 

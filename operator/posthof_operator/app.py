@@ -32,6 +32,7 @@ from posthof_operator.records import Records
 from posthof_operator.reports import Reporters
 from posthof_operator.settings import Settings
 from posthof_operator.store import Store
+from posthof_operator.trust import Trust
 from posthof_operator.watches import Watches
 from posthof_operator.webhook.keeper import Keeper
 from posthof_operator.workloads import Workloads
@@ -48,6 +49,7 @@ def rooms(store: Store, reporters: Reporters) -> list[Reconciler]:
         Workloads(),
         Domains(),
         Policies(),
+        Trust(),
         Certificates(),
         dns.Domains(),
         dns.Houses(),

@@ -1,4 +1,4 @@
-"""The parts of all MailDomains, RelayPolicies and TLSCerts: each object judged by itself once per change.
+"""The parts of all objects of ours but MTAs: each object judged by itself once per change.
 
 Rules of this file
 - No pydantic object is kept, and an object that did not change is not looked at again.
@@ -16,7 +16,7 @@ from posthof_crds.reasons import Reason
 from posthof_operator.resources import PAUSED, Key, Raw
 from posthof_operator.store import Change, Store
 
-KINDS = ("MailDomain", "RelayPolicy", "TLSCert")
+KINDS = ("MailDomain", "RelayPolicy", "AccessPolicy", "TLSCert")
 SLICE = 50  # objects between two turns of the loop
 _PAUSE = Flaw("metadata.annotations", "it is paused", f"Remove the annotation {PAUSED}.", Reason.PAUSED)
 

@@ -47,6 +47,7 @@ _ALL = (
     Resource(GROUP, "v1alpha1", "mtas", "MTA"),
     Resource(GROUP, "v1alpha1", "maildomains", "MailDomain"),
     Resource(GROUP, "v1alpha1", "relaypolicies", "RelayPolicy"),
+    Resource(GROUP, "v1alpha1", "accesspolicies", "AccessPolicy"),
     Resource(GROUP, "v1alpha1", "tlscerts", "TLSCert"),
     Resource("", "v1", "namespaces", "Namespace", is_namespaced=False),
     Resource("", "v1", "nodes", "Node", is_namespaced=False),
@@ -76,7 +77,7 @@ _ALL = (
 )
 
 RESOURCES = {resource.kind: resource for resource in _ALL}
-OURS = ("MTA", "MailDomain", "RelayPolicy", "TLSCert")
+OURS = ("MTA", "MailDomain", "RelayPolicy", "AccessPolicy", "TLSCert")
 
 
 class Key(NamedTuple):

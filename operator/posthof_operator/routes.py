@@ -11,7 +11,7 @@ from posthof_operator.store import Change
 from posthof_operator.world import World
 
 TOGETHER = 0.05  # seconds in which changes of several objects are taken as one
-CONFIG = ("MailDomain", "RelayPolicy", "TLSCert")
+CONFIG = ("MailDomain", "RelayPolicy", "AccessPolicy", "TLSCert")
 CHILDREN = (
     "Deployment",
     "Service",

@@ -14,7 +14,7 @@ from posthof_operator.desired import Desired
 from posthof_operator.resources import Key
 from posthof_operator.world import Judged, Selections, World
 
-ROOMS = {"MailDomain": "domains", "RelayPolicy": "policies"}
+ROOMS = {"MailDomain": "domains", "RelayPolicy": "policies", "AccessPolicy": "access"}
 _NOTHING = Judged({}, {})
 
 

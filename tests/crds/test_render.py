@@ -109,4 +109,10 @@ def test_every_kind_is_in_the_category_mail() -> None:
     for kind, definition in openapi.definitions().items():
         assert definition["spec"]["names"]["categories"] == ["mail"], kind
     shorts = {kind: each["spec"]["names"].get("shortNames") for kind, each in openapi.definitions().items()}
-    assert shorts == {"MTA": None, "MailDomain": ["md"], "RelayPolicy": ["rp"], "TLSCert": ["tlsc"]}
+    assert shorts == {
+        "MTA": None,
+        "MailDomain": ["md"],
+        "RelayPolicy": ["rp"],
+        "AccessPolicy": ["acp"],
+        "TLSCert": ["tlsc"],
+    }

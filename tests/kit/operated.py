@@ -15,6 +15,7 @@ from posthof_operator.domains import Domains
 from posthof_operator.flow import MTARoom, Pace
 from posthof_operator.policies import Policies
 from posthof_operator.reports import Reporters
+from posthof_operator.trust import Trust
 from posthof_operator.workloads import Workloads
 from posthof_operator.world import World
 
@@ -44,11 +45,15 @@ def policy(name: str, **spec: Any) -> dict[str, Any]:
     return {"kind": "RelayPolicy", "metadata": {"name": name, "namespace": NS}, "spec": spec}
 
 
+def access(name: str, **spec: Any) -> dict[str, Any]:
+    return {"kind": "AccessPolicy", "metadata": {"name": name, "namespace": NS}, "spec": spec}
+
+
 @contextlib.asynccontextmanager
 async def operated(server: FakeApi) -> AsyncIterator[tuple[FakePods, World]]:
     async with FakePods(server) as pods:
         reporters = Reporters(pods.port)
-        rooms = lambda store: [MTARoom(store, reporters, PACE), Workloads(), Domains(), Policies()]  # noqa: E731
+        rooms = lambda store: [MTARoom(store, reporters, PACE), Workloads(), Domains(), Policies(), Trust()]  # noqa: E731
         try:
             async with at_work(rooms, server=server) as world:
                 yield pods, world

@@ -7,7 +7,7 @@ import base64
 from typing import Any
 
 from kit.fakeapi import Failure, FakeApi, Request, until
-from kit.operated import NS, condition, config_of, domain, events, is_, mta, operated, policy, running
+from kit.operated import NS, access, condition, config_of, domain, events, is_, mta, operated, policy, running
 from posthof_crds.report import ClientCounts, QueueCounts, SpoolState
 from posthof_crds.shards import read_keys, read_pods
 from posthof_operator.resources import FINALIZER, FLOCK_ACROSS_NODES, PAUSED
@@ -422,5 +422,22 @@ def test_a_name_that_is_somebody_elses_is_not_taken() -> None:
                 assert "rename" in condition(server, "MTA", "edge", "Stalled")["message"]
                 assert server.get("Service", "edge", NS)["spec"] == {"type": "ClusterIP"}
                 assert server.names("Deployment") == ["edge"]
+
+    asyncio.run(story())
+
+
+def test_an_access_policy_reaches_the_pods_and_says_who_obeys_it() -> None:
+    async def story() -> None:
+        async with FakeApi() as server:
+            server.put(mta())
+            server.put(access("trust", dmarc={"reject": "Reject"}))
+            async with operated(server) as (pods, _):
+                await running(server, pods)
+                assert config_of(server).access.name == "mail/trust"
+                await until(lambda: is_(server, "AccessPolicy", "trust", "Ready"))
+                server.put(access("trust", dmarc={"reject": "Accept"}))
+                await until(lambda: config_of(server).access.dmarc.reject == "Accept")
+                server.remove("AccessPolicy", "trust", NS)
+                await until(lambda: config_of(server).access.name == "")
 
     asyncio.run(story())

@@ -4,10 +4,10 @@ holds itself: so there is no escalate and no bind here. Every resource and verb 
 */}}
 {{- define "posthof.operator.rules" -}}
 - apiGroups: [posthof.dev]
-  resources: [mtas, maildomains, relaypolicies, tlscerts]
+  resources: [mtas, maildomains, relaypolicies, accesspolicies, tlscerts]
   verbs: [get, list, watch, patch]
 - apiGroups: [posthof.dev]
-  resources: [mtas/status, maildomains/status, relaypolicies/status, tlscerts/status]
+  resources: [mtas/status, maildomains/status, relaypolicies/status, accesspolicies/status, tlscerts/status]
   verbs: [get, patch]
 # Owner references that hold back the deletion of their owner ask for this.
 - apiGroups: [posthof.dev]
