@@ -50,27 +50,31 @@ def read(raw: bytes) -> Tags:
     headers = tags.names(found[b"h"])
     if b"from" not in headers:
         raise BadTags("h= leaves From unsigned")
+    if b"" in headers:
+        raise BadTags("h= is no list of fields")
     return _common(found, domain, headers, _identity(found.get(b"i"), domain))
 
 
 def read_ams(raw: bytes) -> Tags:
-    """An ARC-Message-Signature field: i= is its instance, v= must not stand there (RFC 8617 4.1.2). BadTags."""
+    """An ARC-Message-Signature field: i= is its instance, v= must not stand there (RFC 8617 4.1.2).
+
+    Without c= it is read as relaxed/relaxed, as all implementations and the vectors do. BadTags."""
     found = tags.parse(_value(raw))
     for name in (b"i", b"a", b"b", b"bh", b"d", b"h", b"s"):
         if name not in found:
             raise BadTags(f"no {name.decode()}=")
     if b"v" in found:
         raise BadTags("v= has no place there")
-    headers = tags.names(found[b"h"])
+    headers = tuple(filter(None, tags.names(found[b"h"])))  # an empty name names nothing, as the vectors want it
     if b"arc-seal" in headers:
         raise BadTags("h= names ARC-Seal")
     domain = host(found[b"d"], "d=")
-    return _common(found, domain, headers, "@" + domain)
+    return _common({b"c": b"relaxed/relaxed", **found}, domain, headers, "@" + domain)
 
 
 def _common(found: dict[bytes, bytes], domain: str, headers: tuple[bytes, ...], identity: str) -> Tags:
-    if b"" in headers or len(headers) > 500:
-        raise BadTags("h= is no list of fields")
+    if len(headers) > 500:
+        raise BadTags("h= names too many fields")
     if b"q" in found and b"dns/txt" not in tags.names(found[b"q"]):
         raise BadTags("q= names no way to the key")
     header, body = canons(found.get(b"c", b"simple/simple"))

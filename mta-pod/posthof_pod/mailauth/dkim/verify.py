@@ -34,7 +34,7 @@ Result = Literal["pass", "fail", "neutral", "policy", "permerror", "temperror"]
 
 NAME = b"dkim-signature"
 SIGNATURES = 12
-_SIGNING = (NAME, b"arc-message-signature")
+_AMS = b"arc-message-signature"
 
 
 class Signature(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,18 +55,19 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True):
     mark: str = ""  # the first characters of b=, to tell two apart (RFC 8601 2.7.1 header.b, RFC 6008)
 
 
-def wishes(
-    headers: Iterable[Field], names: Iterable[bytes] = (NAME, b"arc-message-signature")
-) -> tuple[BodyWish, ...]:
+def wishes(headers: Iterable[Field]) -> tuple[BodyWish, ...]:
     """The body hashes that a message's signatures need: for a BodyHashes fed while the body comes."""
     found: dict[BodyWish, None] = {}
+    most = {NAME: SIGNATURES, _AMS: SIGNATURES}
     for name, raw in headers:
-        if name in _SIGNING and len(found) < SIGNATURES:
-            try:
-                read = signature.read(raw) if name == NAME else signature.read_ams(raw)
-            except BadTags:
-                continue  # verify says so
-            found[read.wish] = None
+        if not most.get(name):
+            continue
+        most[name] -= 1
+        try:
+            read = signature.read(raw) if name == NAME else signature.read_ams(raw)
+        except BadTags:
+            continue  # verify says so
+        found[read.wish] = None
     return tuple(found)
 
 
@@ -134,7 +135,10 @@ async def judge(
         return "policy", "SHA-1 is not believed (RFC 8301)", None, None
     if tags.expires is not None and tags.expires < now:
         return "policy", "the signature has expired", None, None
-    seen = bodies.get(tags.wish)
+    try:
+        seen = bodies.get(tags.wish)
+    except KeyError:
+        return "policy", "too many different body hashes: not made", None, None
     if tags.wish.limit > seen.length:
         return "permerror", "l= is more than the body has", seen, None
     if seen.digest != tags.body_hash:

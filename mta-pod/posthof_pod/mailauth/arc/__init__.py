@@ -1,0 +1,1 @@
+"""Authenticated Received Chain (RFC 8617), for compatibility: chains read, judged and sealed."""
