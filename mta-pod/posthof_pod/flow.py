@@ -283,7 +283,7 @@ async def reroute(mta: Mta) -> None:
             continue
         try:
             envelope = await mta.spool.envelope(row.ref)
-        except (Damaged, Gone):
+        except (Damaged, Gone, Failure):
             continue  # found out, and told, at its next try
         destination = mta.admission.destination(envelope, envelope.recipients[row.recipients[0]])
         if destination.key != row.destination.key:
@@ -298,7 +298,7 @@ async def _is_stale(line: Line, mta: Mta) -> bool:
         return False
     try:
         envelope = await mta.spool.envelope(row.ref)
-    except (Damaged, Gone):
+    except (Damaged, Gone, Failure):
         return True
     destination = mta.admission.destination(envelope, envelope.recipients[row.recipients[0]])
     mta.backlog.line(destination)  # the same key with new hosts: the newest value counts
@@ -403,7 +403,7 @@ async def _drop(load: Load, mta: Mta) -> None:
             outcomes = await mta.maildirs.deliver(
                 envelope, taken.recipients, stored.trace, stored.body, domain, is_repeat=not taken.is_tried
             )
-        except Damaged as error:
+        except (Damaged, Failure) as error:
             _set_aside(taken, error, mta)
             return
     if outcomes[0].status is Status.DELIVERED and _is_silent_end(envelope, outcomes):
@@ -480,6 +480,8 @@ async def _report(
             content = await body.head(fields.LIMIT)
     except Damaged as error:  # the sender is told all the same, without the message
         mta.events.spool_damaged(error.where, error.what, envelope.id)
+    except Failure:  # the volume does not answer: as above
+        content = b""
     made = reports(
         envelope,
         result.outcomes,

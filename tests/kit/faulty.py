@@ -100,5 +100,9 @@ class FaultyVolume(Volume):
         self._call("read", path)
         return super().read(path, size, offset)
 
+    def open(self, path: str) -> int:
+        self._call("open", path)
+        return super().open(path)
+
     def room(self) -> Room:
         return self.fake_room or super().room()

@@ -223,6 +223,27 @@ def test_a_blob_with_a_flipped_bit_says_so_before_the_dot(tmp_path: Path) -> Non
     asyncio.run(main())
 
 
+def test_a_blob_on_a_volume_that_does_not_answer_is_not_called_damaged(tmp_path: Path) -> None:
+    async def main() -> None:
+        volume = FaultyVolume(tmp_path)
+        async with running(settings(tmp_path), volume=volume) as first:
+            one = await first.put(body=b"z" * 600_000)
+            assert isinstance(one.body, BlobReader)
+            volume.fail("open", part=".blob")
+            with pytest.raises(Temporary):
+                await one.body.read()
+            volume.fail("read", part=".blob")
+            with pytest.raises(Temporary):
+                await one.body.head(10)
+            assert await one.body.read() == b"z" * 600_000
+            (path,) = found(tmp_path, "lanes/*/*.blob")
+            path.unlink()
+            with pytest.raises(Damaged):
+                await one.body.read()
+
+    asyncio.run(main())
+
+
 def test_the_cache_is_bounded_and_the_rest_is_read_from_the_volume(tmp_path: Path) -> None:
     async def main() -> None:
         async with running(settings(tmp_path, cache_bytes=50_000)) as first:

@@ -176,11 +176,11 @@ class BlobReader:
 
     async def chunks(self, size: int = CHUNK) -> AsyncIterator[bytes]:
         """The content, in order. Damaged after the last chunk where length or CRC do not fit, or at once where the
-        file is missing: the connection must then be dropped without the dot."""
+        file is missing: the connection must then be dropped without the dot. Temporary: the volume does not answer."""
         try:
             fd = await self._loop.run_in_executor(self._executor, self._disk.open, self.path)
         except OSError as error:
-            raise Damaged(self.path, f"content cannot be read: {error}") from error
+            raise self._failure(error) from error
         try:
             at = crc = 0
             while at < self.size:
@@ -199,14 +199,20 @@ class BlobReader:
         try:
             return await self._loop.run_in_executor(self._executor, self._disk.pread, fd, size, at)
         except OSError as error:
-            raise Damaged(self.path, f"content cannot be read: {error}") from error
+            raise self._failure(error) from error
+
+    def _failure(self, error: OSError) -> Damaged | Temporary:
+        """Only a file that is not there is damage; any other error is the volume's, and may pass."""
+        if isinstance(error, FileNotFoundError):
+            return Damaged(self.path, "the file with the content is missing")
+        return Temporary(TROUBLE, f"{self.path} cannot be read: {error}")
 
     async def head(self, size: int) -> bytes:
-        """The first bytes, unchecked (for a report's copy of the headers). Damaged when they cannot be read."""
+        """The first bytes, unchecked (for a report's copy of the headers). Raises as `chunks` does."""
         try:
             return await self._loop.run_in_executor(self._executor, self._disk.read, self.path, size, 0)
         except OSError as error:
-            raise Damaged(self.path, f"content cannot be read: {error}") from error
+            raise self._failure(error) from error
 
     async def read(self) -> bytes:
         """All of it, checked: only for those who must have it whole (conversion)."""
