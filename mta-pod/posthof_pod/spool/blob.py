@@ -176,7 +176,7 @@ class BlobReader:
 
     async def chunks(self, size: int = CHUNK) -> AsyncIterator[bytes]:
         """The content, in order. Damaged after the last chunk where length or CRC do not fit, or at once where the
-        file is missing: the connection must then be dropped without the dot. Temporary: the volume does not answer."""
+        file is missing: the connection must then be dropped without the dot. Temporary: it cannot be read now."""
         try:
             fd = await self._loop.run_in_executor(self._executor, self._disk.open, self.path)
         except OSError as error:
