@@ -130,6 +130,21 @@ def make_key(kind: KeyKind) -> PrivateKey:
     return ec.generate_private_key(_CURVES[kind.size]())
 
 
+def pem_key(kind: KeyKind) -> bytes:
+    """A fresh key, PEM."""
+    return _pem(make_key(kind))
+
+
+def request(names: Sequence[str], key: bytes) -> bytes:
+    """A request for a certificate (PKCS #10, PEM) that asks for these names, signed with the key (PEM)."""
+    private = pair.private_key(key)
+    assert isinstance(private, PrivateKey), "a key of ours"
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    wanted = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
+    signed = builder.add_extension(wanted, critical=False).sign(private, hashes.SHA256())
+    return signed.public_bytes(serialization.Encoding.PEM)
+
+
 def _bare(key: PrivateKey, now: float, ends: float, duration: float) -> x509.CertificateBuilder:
     begins = now - min(3600.0, duration / 12)
     return (
@@ -186,9 +201,10 @@ def _digest_for(authority: Authority) -> hashes.SHA256 | None:
 
 
 def _paired(chain: Sequence[x509.Certificate], key: PrivateKey) -> Pair:
-    return Pair(
-        b"".join(one.public_bytes(serialization.Encoding.PEM) for one in chain),
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        ),
+    return Pair(b"".join(one.public_bytes(serialization.Encoding.PEM) for one in chain), _pem(key))
+
+
+def _pem(key: PrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
