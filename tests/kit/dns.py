@@ -284,8 +284,9 @@ def find_knot() -> str | None:
 
 
 @contextlib.contextmanager
-def knot(folder: Path, zones: Mapping[str, str]) -> Iterator[str]:
+def knot(folder: Path, zones: Mapping[str, str], *, key: tuple[str, str] | None = None) -> Iterator[str]:
     """Run a real knotd below `folder` with these zones (name -> lines of a zone file, without SOA and NS).
+    `key`: name and secret (base64) of an hmac-sha256 TSIG key that may update them.
 
     Yields "127.0.0.1@port". Knot answers with authority only: a name outside its zones is REFUSED. The caller
     checks `find_knot()` first and skips the test without it.
@@ -298,7 +299,7 @@ def knot(folder: Path, zones: Mapping[str, str]) -> Iterator[str]:
         port = udp.getsockname()[1]
         udp.close()
         tcp.close()
-        process = _start_knot(binary, folder, zones, port)
+        process = _start_knot(binary, folder, zones, port, key)
         try:
             if _wait_for_knot(process, port, next(iter(zones))):
                 yield f"127.0.0.1@{port}"
@@ -309,19 +310,26 @@ def knot(folder: Path, zones: Mapping[str, str]) -> Iterator[str]:
     raise OSError("knotd did not start: " + (folder / "knot.log").read_text(errors="replace"))
 
 
-def _start_knot(binary: str, folder: Path, zones: Mapping[str, str], port: int) -> subprocess.Popen[bytes]:
+def _start_knot(
+    binary: str, folder: Path, zones: Mapping[str, str], port: int, key: tuple[str, str] | None
+) -> subprocess.Popen[bytes]:
     (folder / "db").mkdir(parents=True, exist_ok=True)
+    keys, may_update = "", ""
+    if key is not None:
+        keys = f"key:\n  - id: {key[0]}\n    algorithm: hmac-sha256\n    secret: {key[1]}\n"
+        keys += f"acl:\n  - id: updates\n    key: {key[0]}\n    action: update\n"
+        may_update = "\n    acl: updates"
     lines = [
         f'server:\n    rundir: "{folder}"\n    listen: 127.0.0.1@{port}\n    udp-workers: 1\n    tcp-workers: 1',
         f'database:\n    storage: "{folder}/db"\n    journal-db-max-size: 16M',
-        f'log:\n  - target: stderr\n    any: info\ntemplate:\n  - id: default\n    storage: "{folder}"\nzone:',
+        f'{keys}log:\n  - target: stderr\n    any: info\ntemplate:\n  - id: default\n    storage: "{folder}"\nzone:',
     ]
     for zone, text in zones.items():
         (folder / f"{zone}.zone").write_text(
             f"$ORIGIN {zone}.\n$TTL 300\n@ SOA ns.{zone}. hostmaster.{zone}. 1 3600 600 86400 60\n"
             f"@ NS ns.{zone}.\nns A 127.0.0.1\n{text}\n"
         )
-        lines.append(f'  - domain: {zone}\n    file: "{zone}.zone"')
+        lines.append(f'  - domain: {zone}\n    file: "{zone}.zone"{may_update}')
     (folder / "knot.conf").write_text("\n".join(lines) + "\n")
     with (folder / "knot.log").open("wb") as log:
         return subprocess.Popen([binary, "-c", str(folder / "knot.conf")], stdout=log, stderr=log)
