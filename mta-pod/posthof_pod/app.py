@@ -20,6 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -42,6 +43,7 @@ from posthof_pod.listen.native import NativeListener
 from posthof_pod.listen.reception import Listening
 from posthof_pod.listen.tls import BadPair, Pair, server_context
 from posthof_pod.listen.tls import Certificate as ServedCertificate
+from posthof_pod.members import Heard, Members
 from posthof_pod.model import Destination, Host
 from posthof_pod.observe.events import Events
 from posthof_pod.observe.log import Log
@@ -52,7 +54,7 @@ from posthof_pod.resolve.own import is_local_address
 from posthof_pod.schedule.backlog import Backlog
 from posthof_pod.schedule.line import Line
 from posthof_pod.spool.layout import new_worker
-from posthof_pod.spool.liveness import FlockLiveness
+from posthof_pod.spool.liveness import FlockLiveness, LeaseLiveness
 from posthof_pod.spool.store import Spool
 
 STDOUT = 1
@@ -91,6 +93,8 @@ class Worker:
         self.contexts: dict[str, ssl.SSLContext] = {}
         self.secrets = Secrets()
         self.pods: dict[str, tuple[str, ...]] = {}
+        self.members = Members()
+        self.liveness = LeaseLiveness(start.pod, Path(start.proofs)) if start.pod else FlockLiveness()
         self.newcomers = Newcomers(time.monotonic)
         self.mta: flow.Mta
         self.gate: HouseGate
@@ -109,6 +113,9 @@ class Worker:
                 "adopt": self.adopt,
                 "reopen": self.reopen,
                 "pods": self.know_pods,
+                "members": self.know_members,
+                "leases": self.know_leases,
+                "look": self.look,
                 "clients": self.clients,
             },
             on_close=self._orphaned,
@@ -164,7 +171,7 @@ class Worker:
             config.spool,
             worker_id=self.spool_id,
             loop=self.loop,
-            liveness=FlockLiveness(),
+            liveness=self.liveness,
             on_live=lambda lives: flow.replayed(lives, mta),
             on_event=self._spool_event,
             on_gone=self._lane_gone,
@@ -227,6 +234,20 @@ class Worker:
         mta: flow.Mta | None = getattr(self, "mta", None)  # the first configuration may still be on its way
         if mta is not None:
             mta.admission.know_pods(self.pods)
+
+    async def know_members(self, payload: Any) -> None:
+        """Who shares the limits of the fleet, from now on."""
+        self.members = msgspec.convert(payload, Members)
+
+    async def know_leases(self, payload: Any) -> None:
+        """Who may be judged dead, from now on."""
+        if isinstance(self.liveness, LeaseLiveness) and self.liveness.hear(msgspec.convert(payload, Heard)):
+            await self.adopt(None)
+
+    async def look(self, payload: Any) -> float | None:
+        """Seconds since the last good look; None before the first."""
+        mta: flow.Mta | None = getattr(self, "mta", None)
+        return mta.spool.look_age if mta is not None and mta.spool.has_looked else None
 
     async def _listen(self, info: SocketInfo, bound: socket.socket, config: EngineConfig) -> None:
         listener = _listener(config, info)

@@ -1,4 +1,4 @@
-"""An API server over TLS that knows get and watch of named objects: what a pod of ours asks, and no more.
+"""An API server over TLS that knows get and watch of named objects, and Leases: what a pod of ours asks, and no more.
 
 It runs in a thread of its own, so that real processes can ask it. `account` is a service account's folder with a
 token and the CA; both can be replaced, as a kubelet does.
@@ -32,7 +32,7 @@ from kit.peers import free_port
 
 
 class ApiServer:
-    """`requests`: "get configmaps/edge-config-0" and the like, in order."""
+    """`requests`: "get configmaps/edge-config-0" and the like, in order. `leases`: by name, as stored."""
 
     def __init__(self, folder: Path, namespace: str = "mail") -> None:
         self.account = folder / "account"
@@ -41,7 +41,8 @@ class ApiServer:
         self.port = free_port()
         self.requests: list[str] = []
         self.objects: dict[tuple[str, str], dict[str, Any]] = {}
-        self.denied: set[str] = set()  # "configmaps/edge-config-0"
+        self.leases: dict[str, dict[str, Any]] = {}
+        self.denied: set[str] = set()  # "configmaps/edge-config-0"; "leases/" for all Leases
         self._token = ""
         self._version = 0
         self._watchers: set[tuple[str, str, asyncio.Queue[dict[str, Any]]]] = set()
@@ -100,6 +101,9 @@ class ApiServer:
     def remove(self, kind: str, name: str) -> None:
         self._call(lambda: self._remove(kind, name))
 
+    def remove_lease(self, name: str) -> None:
+        self._call(lambda: self.leases.pop(name, None))
+
     # ------------------------------------------------------------------ the server
 
     async def _start(self) -> None:
@@ -108,6 +112,11 @@ class ApiServer:
         app = web.Application()
         app.router.add_get("/api/v1/namespaces/{namespace}/{kind}/{name}", self._get)
         app.router.add_get("/api/v1/namespaces/{namespace}/{kind}", self._watch)
+        leases = "/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+        app.router.add_get(leases, self._list_leases)
+        app.router.add_post(leases, self._create_lease)
+        for method in ("GET", "PATCH", "DELETE"):
+            app.router.add_route(method, leases + "/{name}", self._one_lease)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -141,7 +150,7 @@ class ApiServer:
                 queue.put_nowait({"type": what, "object": self.objects[kind, name]})
 
     def _check(self, request: web.Request, verb: str, name: str) -> web.Response | None:
-        kind = request.match_info["kind"]
+        kind = request.match_info.get("kind", "leases")
         self.requests.append(f"{verb} {kind}/{name}")
         if request.headers.get("Authorization") != f"Bearer {self._token}":
             return _status(401, "Unauthorized")
@@ -176,6 +185,67 @@ class ApiServer:
         finally:
             self._watchers.discard(watcher)
         return response
+
+    # ------------------------------------------------------------------ Leases
+
+    def _refuse_lease(self, request: web.Request, verb: str) -> web.Response | None:
+        if "leases/" in self.denied:
+            self.denied.add(f"leases/{request.match_info.get('name', '')}")
+        return self._check(request, verb, request.match_info.get("name", ""))
+
+    async def _list_leases(self, request: web.Request) -> web.Response:
+        if (refusal := self._refuse_lease(request, "list")) is not None:
+            return refusal
+        wanted = dict(one.split("=") for one in request.query.get("labelSelector", "").split(",") if one)
+        found = [one for one in self.leases.values() if wanted.items() <= one["metadata"].get("labels", {}).items()]
+        return web.json_response({"kind": "LeaseList", "items": found, "metadata": {"resourceVersion": "1"}})
+
+    async def _create_lease(self, request: web.Request) -> web.Response:
+        if (refusal := self._refuse_lease(request, "create")) is not None:
+            return refusal
+        lease = await request.json()
+        if lease["metadata"]["name"] in self.leases:
+            return _status(409, "already exists")
+        self._version += 1
+        lease["metadata"] |= {"uid": f"uid-{self._version}", "resourceVersion": str(self._version)}
+        self.leases[lease["metadata"]["name"]] = lease
+        return web.json_response(lease, status=201)
+
+    async def _one_lease(self, request: web.Request) -> web.Response:
+        if (refusal := self._refuse_lease(request, request.method.lower())) is not None:
+            return refusal
+        name = request.match_info["name"]
+        found = self.leases.get(name)
+        if found is None:
+            return _status(404, f"leases {name!r} not found")
+        if request.method == "GET":
+            return web.json_response(found)
+        given = await request.json() if request.can_read_body else {}
+        stated = given.get("preconditions", {}) if request.method == "DELETE" else given.get("metadata", {})
+        if stated.get("uid", found["metadata"]["uid"]) != found["metadata"]["uid"]:
+            return _status(409, "Precondition failed: UID in precondition differs")
+        if request.method == "DELETE":
+            del self.leases[name]
+            return web.json_response(found)
+        if request.content_type != "application/merge-patch+json":
+            return _status(415, request.content_type)
+        self._version += 1
+        self.leases[name] = _merged(found, given)
+        self.leases[name]["metadata"]["resourceVersion"] = str(self._version)
+        return web.json_response(self.leases[name])
+
+
+def _merged(old: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """RFC 7386."""
+    found = dict(old)
+    for name, value in change.items():
+        if value is None:
+            found.pop(name, None)
+        elif isinstance(value, dict):
+            found[name] = _merged(found.get(name) or {}, value)
+        else:
+            found[name] = value
+    return found
 
 
 def _status(code: int, message: str) -> web.Response:

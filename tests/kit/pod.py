@@ -270,13 +270,16 @@ class Pod:
 
 @contextlib.contextmanager
 def two_pods(folder: Path) -> Iterator[list[Pod]]:
-    """`edge-a` and `edge-b` on one volume. Each has an API server of its own: their ports and so configs differ."""
+    """`edge-a` and `edge-b` on one volume. Each has an API server of its own, for their ports and so configs differ;
+    they have the Leases in common."""
     volume = folder / "volume"
     with contextlib.ExitStack() as stack:
-        pods = []
+        pods: list[Pod] = []
         for name in ("a", "b"):
             (folder / name).mkdir()
             api = stack.enter_context(ApiServer(folder / name))
+            if pods and pods[0].api is not None:
+                api.leases = pods[0].api.leases
             pods.append(stack.enter_context(Pod(folder / name, api, name=f"edge-{name}", spool=volume)))
         yield pods
 

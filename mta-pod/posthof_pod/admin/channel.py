@@ -7,10 +7,13 @@ answer), ASK (an answer with the same number follows), ANSWER, FAILED (payload: 
 What is said
   to the worker   ask  config   Swap           -> {"revision": ...}; FAILED: the old configuration stays
                   ask  stats                   -> dict[str, number] (observe/metrics.py)
+                  ask  look                    -> seconds since its last good look at its latch; None: not begun
                   ask  clients                 -> dict[IP address, sessions lately] of public listeners
                   ask  stop     {"seconds": n} -> None, once nothing listens; the process ends when it is drained
                   tell adopt    {"dead": [spool worker ids]}: their supervisor reaped them
                   tell reopen                  : the log file was rotated
+                  tell members  Members (members.py): the pods that share the limits
+                  tell leases   Heard (members.py): who may be judged dead
                   tell pods     dict[IP address, ids of selections]: which pod is where, beside the configuration
                   ask  queue.list QueueFilter  -> QueuePage       (waiting.py)
                   ask  queue.show {"id"}       -> QueueItem | None
@@ -93,6 +96,8 @@ class WorkerStart(msgspec.Struct, frozen=True):
     channel: int  # descriptor of the socketpair's end
     log: str = ""  # the file that stdout is, "" where it is none of ours
     level: str = "info"
+    pod: str = ""  # whose Lease speaks for it; "" on one machine
+    proofs: str = ""  # in a pod: the folder with the lock files of its workers
 
     @classmethod
     def from_argv(cls) -> WorkerStart:

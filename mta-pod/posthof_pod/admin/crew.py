@@ -18,6 +18,7 @@ from posthof_crds.engine import EngineConfig, content_hash
 from posthof_pod.admin.channel import ChannelClosed, Refused, SocketInfo, Swap
 from posthof_pod.admin.process import PING, State, Stats, WorkerProcess
 from posthof_pod.admin.sockets import Ports, quieten
+from posthof_pod.members import Heard, Members
 from posthof_pod.observe.events import Events
 from posthof_pod.observe.metrics import merged
 
@@ -73,6 +74,9 @@ class Crew:
         self._edition = 0  # of configurations alone
         self._encoded, self._revision = b"", ""
         self.pods: Pods = {}
+        self.members, self.heard = Members(), Heard()
+        self.pod = self.proofs = ""  # for the workers' starts: see WorkerStart
+        self.on_change: Callable[[WorkerProcess], object] = lambda worker: None  # it has a name, or is gone
         self._was_ready: set[int] = set()
         self._departed: Stats = {}
         self._tasks: set[asyncio.Future[None]] = set()
@@ -105,12 +109,17 @@ class Crew:
             output=self._output,
             log=self._log,
             level=self._config.log_level,
+            pod=self.pod,
+            proofs=self.proofs,
+            on_hello=self.on_change,
             on_ready=self._on_ready,
             on_dead=lambda worker: self._on_dead(seat, worker),
             on_error=self.events.internal_error,
         )
         seat.worker, seat.given = worker, set()
         self.events.worker_started(worker.name, worker.pid)
+        worker.channel.tell("members", self.members)
+        worker.channel.tell("leases", self.heard)
         self._run(self._introduce(seat, worker))
 
     async def _introduce(self, seat: Seat, worker: WorkerProcess) -> None:
@@ -131,6 +140,7 @@ class Crew:
 
     def _on_dead(self, seat: Seat, worker: WorkerProcess) -> None:
         self._departed = merged([self._departed, counts_of(worker.stats)])
+        self.on_change(worker)
         if worker.spool_id:
             for other in self.workers:
                 other.channel.tell("adopt", {"dead": [worker.spool_id]})
@@ -217,6 +227,16 @@ class Crew:
         """Tell all workers which address is in which selections of pods."""
         self.pods = pods
         self.tell_all("pods", pods)
+
+    def know_members(self, members: Members) -> None:
+        """Tell all workers who shares the limits of the fleet."""
+        self.members = members
+        self.tell_all("members", members)
+
+    def know_leases(self, heard: Heard) -> None:
+        """Tell all workers what the pods' Leases say of workers."""
+        self.heard = heard
+        self.tell_all("leases", heard)
 
     async def _give(self, seat: Seat, worker: WorkerProcess, *, within: float) -> str:
         """The present configuration to one worker, and the sockets it lacks. Returns what went wrong, or ""."""

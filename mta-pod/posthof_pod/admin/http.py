@@ -269,6 +269,7 @@ async def metrics_of(house: Supervisor) -> web.Response:
     own: Stats = {
         "posthof_uptime_seconds": round(time.monotonic() - house.started, 3),
         f'posthof_build_info{{version="{installed_version()}"}}': 1,
+        "posthof_lease_renewals_total": house.fleet.renewals,
     }
     stats = merged([await house.crew.stats(), house.events.stats(), own])
     return web.Response(body=exposition(stats), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})

@@ -38,7 +38,8 @@ class State(enum.StrEnum):
 
 
 class WorkerProcess:
-    """`on_ready(worker)` once it listens; `on_dead(worker)` once it is reaped, however it ended."""
+    """`on_hello(worker)` once its name in the spool is known; `on_ready(worker)` once it listens; `on_dead(worker)`
+    once it is reaped, however it ended."""
 
     def __init__(
         self,
@@ -48,6 +49,9 @@ class WorkerProcess:
         output: int,
         log: str,
         level: str,
+        pod: str = "",
+        proofs: str = "",
+        on_hello: Callable[[WorkerProcess], object],
         on_ready: Callable[[WorkerProcess], object],
         on_dead: Callable[[WorkerProcess], object],
         on_error: Callable[[str, BaseException], object],
@@ -64,12 +68,14 @@ class WorkerProcess:
         self.status: int | None = None
         self.missed = 0  # pings in a row
         self.was_stuck = False
-        self._on_ready, self._on_dead = on_ready, on_dead
+        self.is_given_up = False  # killed because it hung; it may take its time to end
+        self.looked: float | None = None  # monotonic time of its last good look, as far as it told
+        self._on_hello, self._on_ready, self._on_dead = on_hello, on_ready, on_dead
         self._loop = asyncio.get_running_loop()
         self.gone = asyncio.Event()
         ours, theirs = pair()
         with theirs:
-            start = WorkerStart(self.name, theirs.fileno(), log, level)
+            start = WorkerStart(self.name, theirs.fileno(), log, level, pod, proofs)
             self._process = subprocess.Popen(
                 [sys.executable, "-m", module, msgspec.json.encode(start).decode()],
                 stdin=subprocess.DEVNULL,
@@ -151,6 +157,7 @@ class WorkerProcess:
 
     async def _hello(self, payload: Mapping[str, Any]) -> None:
         self.spool_id = str(payload["spool"])
+        self._on_hello(self)
 
     async def _ready(self, payload: object) -> None:
         if self.state is State.STARTING:

@@ -32,6 +32,7 @@ from posthof_crds.report import ServedCertificate
 from posthof_pod.admin import certificates, systemd, token
 from posthof_pod.admin.compiled import Compiled
 from posthof_pod.admin.crew import Crew, Keys, Pods
+from posthof_pod.admin.fleet import PROOFS, Fleet, Home
 from posthof_pod.admin.prepare import CannotStart, Prepared, refuse_egress, refuse_roles
 from posthof_pod.admin.sockets import Address, BindFailed
 from posthof_pod.observe.events import Events
@@ -53,7 +54,7 @@ class Source(Protocol):
 
 
 class Supervisor:
-    """`on_settled(supervisor)` once, when every worker is ready for the first time."""
+    """`on_settled(supervisor)` once, when every worker is ready for the first time. `home`: its cluster, in a pod."""
 
     def __init__(
         self,
@@ -67,6 +68,7 @@ class Supervisor:
         stop_within: float = STOP,
         on_settled: Callable[[Supervisor], object] | None = None,
         revision: str = "",
+        home: Home | None = None,
     ) -> None:
         self.config = prepared.config  # what the workers run
         self.desired = self.newest = revision or content_hash(self.config)  # what the manifests say
@@ -78,12 +80,14 @@ class Supervisor:
         self.token = ""
         self.started = time.monotonic()
         self.crew: Crew
+        self.fleet: Fleet
         self.ports = prepared.ports
         self._told: list[Address] = []
         self._prepared, self._source = prepared, source
         self._keys = prepared.keys
         self._served: dict[str, ServedCertificate] = {}
         self._served_of: certificates.Pairs | None = None
+        self._home = home
         self._output = sys.stdout.fileno() if output is None else output
         self._log, self._module = log, module
         self._stop_within, self._on_settled = stop_within, on_settled
@@ -130,8 +134,10 @@ class Supervisor:
         self._signals(loop)
         self.token = token.make(Path(self.config.state_dir))
         self.crew = Crew(self.events, self.ports, module=self._module, output=self._output, log=self._log)
+        self._join_fleet()
         self._tell_of_listeners()
         self.crew.start(self.config, self._keys, self.revision)
+        keeping = asyncio.ensure_future(self._guarded(self.fleet.run()))
         async with serve(self, self._prepared.http), serve_public(self, self._prepared.public):
             self._run(self._settle())
             self._run(self._follow())
@@ -140,7 +146,17 @@ class Supervisor:
             if not status:
                 await self._let_settle()
             await self._stop()
+        keeping.cancel()
+        await self.fleet.leave()
         return status
+
+    def _join_fleet(self) -> None:
+        """One of the pods on its spool, or all there is."""
+        proofs = Path(self.config.state_dir) / PROOFS
+        if self._home is not None:
+            self.crew.pod, self.crew.proofs = self._home.me.pod, str(proofs)
+        self.fleet = Fleet(self.crew, self.events, self._home, proofs, Path(self.config.spool.path))
+        self.fleet.begin()
 
     def know_pods(self, pods: Pods) -> None:
         """Which address is in which selections of pods, for the rules of all workers."""

@@ -1,9 +1,9 @@
 """`posthof pod`: the house as a pod of a cluster. The operator writes its configuration; this follows it.
 
-The environment (the operator sets it): POSTHOF_MTA, POSTHOF_NAMESPACE, POSTHOF_POD, POSTHOF_NODE. For tests and
-unusual set-ups: POSTHOF_PUBLIC (address and port of health, metrics and report; ":8080"), POSTHOF_MOUNTS (the folder
-with the mounted `config`, `keys` and `pods`; /etc/posthof), POSTHOF_REPORT_KEY (the file with the operator's key),
-POSTHOF_ACCOUNT (the folder with the service account's token and ca.crt).
+The environment (the operator sets it): POSTHOF_MTA, POSTHOF_NAMESPACE, POSTHOF_POD, POSTHOF_POD_UID, POSTHOF_NODE.
+For tests and unusual set-ups: POSTHOF_PUBLIC (address and port of health, metrics and report; ":8080"),
+POSTHOF_MOUNTS (the folder with the mounted `config`, `keys` and `pods`; /etc/posthof), POSTHOF_REPORT_KEY (the file
+with the operator's key), POSTHOF_ACCOUNT (the folder with the service account's token and ca.crt).
 
 Rules of this file
 - Nothing is refused for want of a configuration: the pod is alive and not ready, says what it waits for, and begins
@@ -25,8 +25,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from posthof_pod.admin.compiled import Compiled
+    from posthof_pod.admin.fleet import Home
     from posthof_pod.admin.prepare import Prepared
     from posthof_pod.admin.public import Front
+    from posthof_pod.cluster.api import ApiServer
     from posthof_pod.cluster.source import ClusterSource
     from posthof_pod.observe.events import Events
 
@@ -71,10 +73,23 @@ async def _serve(mta: str, namespace: str, workers: int) -> int:
         source = ClusterSource(mta, api, events, _folders())
         following = asyncio.ensure_future(source.run())
         try:
-            return await _until_stopped(_Pod(source, front, events, workers), following)
+            home = _home(api, mta)
+            return await _until_stopped(_Pod(source, front, events, workers, home), following)
         finally:
             following.cancel()
             events.flush()
+
+
+def _home(api: ApiServer | None, mta: str) -> Home | None:
+    """None: there is no API server to keep a Lease at, so flock says who lives."""
+    from posthof_pod.admin.fleet import Home
+    from posthof_pod.cluster.leases import Me
+
+    given = os.environ.get
+    pod = given("POSTHOF_POD", "")
+    if api is None or not pod:
+        return None
+    return Home(api, Me(mta, pod, given("POSTHOF_POD_UID", ""), given("POSTHOF_NODE", "")))
 
 
 def _public_sockets() -> list[Any]:
@@ -120,8 +135,9 @@ async def _first(wanted: asyncio.Future[Any], stop: Awaitable[Any], other: async
 class _Pod:
     """From nothing to a house: supervisor.Source for it, over the cluster's."""
 
-    def __init__(self, source: ClusterSource, front: Front, events: Events, workers: int) -> None:
+    def __init__(self, source: ClusterSource, front: Front, events: Events, workers: int, home: Home | None) -> None:
         self._source, self._front, self._events, self._workers = source, front, events, workers
+        self._home = home
         self._revision = ""
 
     def load(self) -> Compiled:
@@ -178,7 +194,13 @@ class _Pod:
         from posthof_pod.admin.supervisor import Supervisor
 
         supervisor = Supervisor(
-            prepared, self, self._events, output=STDOUT, stop_within=STOP, revision=self._revision
+            prepared,
+            self,
+            self._events,
+            output=STDOUT,
+            stop_within=STOP,
+            revision=self._revision,
+            home=self._home,
         )
         self._front.house = supervisor
         pods = asyncio.ensure_future(self._tell_pods(supervisor))

@@ -1,7 +1,10 @@
-"""The API server, as far as a pod needs it: get and watch ConfigMaps and Secrets by their names.
+"""The API server, as far as a pod needs it: get and watch ConfigMaps and Secrets by their names; its Lease, and those
+of the pods beside it.
 
 Rules of this file
-- It reads and never writes; the pod's Role allows `get` and `watch` of its own objects by name, and no `list`.
+- ConfigMaps and Secrets are read and never written; the pod's Role allows `get` and `watch` of its own ones by name,
+  and no `list`. The one object a pod writes is its Lease.
+- Leases are listed without a version, so what comes is what the API server's store had when it was asked, or later.
 - A watch begins without a version: the server first tells what is there now, then every change. So nothing has to be
   remembered over a broken watch.
 - The token and the CA are read again when their files change (a kubelet replaces the token hourly); neither stands in
@@ -21,14 +24,17 @@ import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import aiohttp
 import msgspec
 
+T = TypeVar("T")
+
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 WATCH = 240  # seconds
 ANSWER = 10.0  # seconds for the answer to a get, and for the first byte of a watch
+LEASES = 3.0  # seconds for anything about Leases: a late answer is worth nothing there
 LINE_MAX = 4 * 1024 * 1024  # one event: an object of 1 MiB in base64, and some
 
 
@@ -55,6 +61,37 @@ class Object(NamedTuple):
     version: str
 
 
+class Conflict(Exception):
+    """It is there already (create), or is not what it was (patch)."""
+
+
+class LeaseHead(msgspec.Struct):
+    """As the API server spells it."""
+
+    name: str
+    uid: str = ""
+    annotations: dict[str, str] | None = None
+
+
+class LeaseSpec(msgspec.Struct):
+    """As the API server spells it. `renewTime` is only ever compared with itself."""
+
+    holderIdentity: str | None = None  # noqa: N815 -- the API server's spelling
+    renewTime: str | None = None  # noqa: N815 -- the API server's spelling
+    leaseTransitions: int | None = None  # noqa: N815 -- the API server's spelling
+
+
+class Lease(msgspec.Struct):
+    """coordination.k8s.io/v1, as far as pods read it."""
+
+    metadata: LeaseHead
+    spec: LeaseSpec = msgspec.field(default_factory=LeaseSpec)
+
+
+class _Leases(msgspec.Struct):
+    items: list[Lease] = []
+
+
 class _Meta(msgspec.Struct):
     resourceVersion: str = ""  # noqa: N815 -- the API server's spelling
 
@@ -74,6 +111,8 @@ class _Event(msgspec.Struct):
 
 _OBJECT = msgspec.json.Decoder(_Raw)
 _EVENT = msgspec.json.Decoder(_Event)
+_LEASE = msgspec.json.Decoder(Lease)
+_LEASES = msgspec.json.Decoder(_Leases)
 
 
 class ApiServer:
@@ -122,6 +161,43 @@ class ApiServer:
                 elif event.type in ("ADDED", "MODIFIED"):
                     yield _object(event.object, ref)
 
+    # ------------------------------------------------------------------ Leases
+
+    async def leases(self, selector: str) -> list[Lease]:
+        """All with these labels ("a=b,c=d"), as they are now. Raises Away, Denied."""
+        return _read(_LEASES, await self._about_leases("GET", "", {"labelSelector": selector})).items
+
+    async def get_lease(self, name: str) -> Lease | None:
+        """Raises Away, Denied."""
+        answer = await self._about_leases("GET", name)
+        return _read(_LEASE, answer) if answer else None
+
+    async def create_lease(self, lease: Mapping[str, Any]) -> Lease:
+        """Raises Conflict: there is one of this name; Away, Denied."""
+        return _read(_LEASE, await self._about_leases("POST", "", body=lease))
+
+    async def patch_lease(self, name: str, change: Mapping[str, Any]) -> Lease | None:
+        """A merge patch; with a `metadata.uid` in it only of that very object. None: there is none of this name.
+        Raises Conflict: it is another object; Away, Denied."""
+        answer = await self._about_leases("PATCH", name, body=change)
+        return _read(_LEASE, answer) if answer else None
+
+    async def delete_lease(self, name: str, uid: str) -> None:
+        """That very object; it may be gone. Raises Conflict: it is another object; Away, Denied."""
+        await self._about_leases("DELETE", name, body={"preconditions": {"uid": uid}} if uid else {})
+
+    async def _about_leases(
+        self, method: str, name: str, query: Mapping[str, str] | None = None, body: Mapping[str, Any] | None = None
+    ) -> bytes:
+        """The answer's body; b"" where there is no such Lease."""
+        url = f"{self._url}/apis/coordination.k8s.io/v1/namespaces/{self._namespace}/leases"
+        ref = Ref("leases", name, "")
+        patience = aiohttp.ClientTimeout(total=LEASES)
+        url = f"{url}/{name}" if name else url
+        asked = self._request(ref, url, query or {}, patience, method=method, body=body)
+        async with asked as response:
+            return b"" if response.status == 404 else await response.read()
+
     # ------------------------------------------------------------------ how
 
     def _path(self, ref: Ref) -> str:
@@ -129,14 +205,33 @@ class ApiServer:
 
     @contextlib.asynccontextmanager
     async def _request(
-        self, ref: Ref, url: str, query: Mapping[str, str], patience: aiohttp.ClientTimeout
+        self,
+        ref: Ref,
+        url: str,
+        query: Mapping[str, str],
+        patience: aiohttp.ClientTimeout,
+        *,
+        method: str = "GET",
+        body: Mapping[str, Any] | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         assert self._session is not None, "used outside `async with`"
         try:
             context = self._tls() if url.startswith("https:") else True
             headers = {"Authorization": f"Bearer {self._token()}", "Accept": "application/json"}
-            async with self._session.get(
-                url, params=query, headers=headers, ssl=context, timeout=patience, allow_redirects=False
+            data = None
+            if body is not None:
+                data = msgspec.json.encode(body)
+                kind = "merge-patch+json" if method == "PATCH" else "json"
+                headers["Content-Type"] = f"application/{kind}"
+            async with self._session.request(
+                method,
+                url,
+                params=query,
+                headers=headers,
+                data=data,
+                ssl=context,
+                timeout=patience,
+                allow_redirects=False,
             ) as response:
                 if response.status >= 400 and response.status != 404:
                     raise _refusal(response.status, await response.read(), ref)
@@ -198,12 +293,22 @@ def _object(raw: _Raw, ref: Ref) -> Object:
     return Object(content, raw.metadata.resourceVersion)
 
 
+def _read(decoder: msgspec.json.Decoder[T], answer: bytes) -> T:
+    try:
+        return decoder.decode(answer)
+    except msgspec.DecodeError as error:
+        raise Away(f"the API server's answer cannot be read: {error}") from None
+
+
 def _refusal(status: int, body: bytes, ref: Ref) -> Exception:
+    """Away, Denied, Conflict."""
     try:
         message = _OBJECT.decode(body).message
     except msgspec.DecodeError:
         message = ""
     text = f"{ref.kind}/{ref.name}: the API server answered {status}{': ' if message else ''}{message}"
+    if status == 409:
+        return Conflict(text)
     return Away(text) if status >= 500 or status == 429 else Denied(text)
 
 

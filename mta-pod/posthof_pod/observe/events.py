@@ -412,6 +412,26 @@ class Events:
         """It answers again. `seconds`: how long it was away."""
         self._house("cluster_back", "", seconds=seconds)
 
+    def lease_lost(self, why: str) -> None:
+        """This pod's Lease is not renewed, or the others' are not seen: nobody is judged dead meanwhile."""
+        self._house("lease_lost", "posthof_lease_lost_total", detail=why, level=WARNING)
+
+    def lease_back(self, seconds: float) -> None:
+        """It is renewed again. `seconds`: how long it was not."""
+        self._house("lease_back", "", seconds=seconds)
+
+    def member_joined(self, pod: str) -> None:
+        """A pod that shares the spool and the limits is there."""
+        self._house("member_joined", "", name=pod)
+
+    def member_left(self, pod: str) -> None:
+        """Its Lease is gone, or did not change for so long that it counts as dead."""
+        self._house("member_left", "", name=pod)
+
+    def slept(self, seconds: float) -> None:
+        """This process was stopped, or its machine: others may have taken its lanes."""
+        self._house("slept", "posthof_slept_total", seconds=seconds, level=WARNING)
+
     def warned(self, what: str) -> None:
         """Something a person should know about their set-up."""
         self._house("warning", "", detail=what, level=WARNING)

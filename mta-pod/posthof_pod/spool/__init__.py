@@ -14,7 +14,7 @@ from .blob import Blob, BlobReader
 from .cache import Live, Stored
 from .lane import Gone
 from .layout import new_worker
-from .liveness import FlockLiveness, Liveness, Verdict
+from .liveness import FlockLiveness, LeaseLiveness, Liveness, Verdict
 from .record import Damaged, State
 from .store import Spool
 from .volume import Disk, Volume
@@ -26,6 +26,7 @@ __all__ = [
     "Disk",
     "FlockLiveness",
     "Gone",
+    "LeaseLiveness",
     "Live",
     "Liveness",
     "Spool",

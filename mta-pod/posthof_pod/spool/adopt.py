@@ -123,6 +123,7 @@ class Adopter:
     async def _scan(self, peers: Peers) -> int:
         """Lane after lane: while the messages of one are put in, the next one is read."""
         core = self._core
+        await self._fence_all(peers)
         names = await core.reading(partial(core.disk.listdir, layout.LANES))
         taken = unowned = 0
         named: set[str] = set()
@@ -204,8 +205,8 @@ class Adopter:
             return True  # our own claim, begun and not ended after an error
         elif holder in peers.alive:
             return False  # also when it is free: then offers/ says who may take it
-        elif holder not in peers.dead and await self._core.thread.call(partial(self._is_alive, holder)):
-            return False
+        elif not holding.is_free and await self._judged(holder, peers) is Verdict.ALIVE:
+            return False  # a free one of somebody who is gone is for anybody
         if holding.is_poisoned:
             if name not in self.poisoned:
                 self.poisoned.add(name)
@@ -213,9 +214,13 @@ class Adopter:
             return False
         return True
 
-    def _is_alive(self, worker: str) -> bool:
-        """Of one whose folder we did not see. In the I/O thread."""
-        return self.liveness.judge(worker) is Verdict.ALIVE
+    async def _judged(self, worker: str, peers: Peers) -> Verdict:
+        """Also of one whose folder we did not see."""
+        if worker in peers.proven:
+            return Verdict.PROVEN
+        if worker in peers.dead:
+            return Verdict.DEAD
+        return await self._core.thread.call(partial(self.liveness.judge, worker))
 
     async def _try_read(self, name: str, holding: Holding, peers: Peers) -> Taken | None:
         """None: not now, or not ours."""
@@ -225,7 +230,8 @@ class Adopter:
                 break
             await asyncio.sleep(WAIT)
         try:
-            taken = await self._read(name, holding, is_proven=holding.holder not in peers.dead - peers.proven)
+            is_proven = holding.is_free or await self._judged(holding.holder, peers) is Verdict.PROVEN
+            taken = await self._read(name, holding, is_proven=is_proven)
             self._tell_load_soon()
             return taken
         except Exception as error:  # whatever a lane holds, it must not stop us from taking the others
@@ -340,13 +346,26 @@ class Adopter:
         core.tidy(lane)
         await self._quietly(protocol.withdraw(lane.name))
 
+    async def _fence_all(self, peers: Peers) -> None:
+        """Shut the latches of all whose end is not proven, so that their dots end together and not one after the
+        other. What fails is tried again before a lane is claimed."""
+        for holder in peers.dead - peers.proven - self._fenced.keys():
+            try:
+                await self._fence(holder)
+            except OSError as error:
+                self._core.event("take_over_failed", lane="", error=str(error))
+
+    async def _fence(self, holder: str) -> None:
+        core = self._core
+        await core.io(protocol.fence(holder, core.worker))
+        self._fenced[holder] = core.monotonic()
+        core.event("fenced_other", worker=holder)
+
     async def fence(self, holder: str, *, is_proven: bool) -> None:
         """Shut its latch, once per worker; then wait until its dots have ended, unless its end is proven."""
         core = self._core
         if holder not in self._fenced:
-            await core.io(protocol.fence(holder, core.worker))
-            self._fenced[holder] = core.monotonic()
-            core.event("fenced_other", worker=holder)
+            await self._fence(holder)
         if not is_proven:
             rest = self._fenced[holder] + DOTS_END - core.monotonic()
             if rest > 0:
@@ -460,7 +479,7 @@ class Adopter:
     async def _clean(self, peers: Peers, named: set[str]) -> None:
         """Folders of dead workers that no lane names. Seen twice, so that no newcomer is taken for dead."""
         now = self._core.monotonic()
-        idle = {name for name in peers.proven if name not in named}
+        idle = {name for name in peers.dead if name not in named}
         self._removable = {name: since for name, since in self._removable.items() if name in idle}
         for name in idle:
             if now - self._removable.setdefault(name, now) >= THOROUGH and not self._core.is_stopping:

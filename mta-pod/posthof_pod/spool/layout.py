@@ -1,6 +1,6 @@
 """Names of the files of a spool. Text in, text out; the only place that puts them together or takes them apart.
 
-    workers/<id>/latch  lock  reserve  load
+    workers/<id>/latch  lock  reserve  load  pod
     lanes/<lane>/own.<n>  free.<n>  <n>-<k>.seg  <number>.blob
     lanes/.gone-<lane>        a lane whose mail is done, on its way out
     offers/<lane>             -> "<worker>:<load>"
@@ -102,6 +102,11 @@ def reserve(name: str) -> str:
 
 def load(name: str) -> str:
     return f"workers/{name}/load"
+
+
+def pod(name: str) -> str:
+    """Of a worker in a cluster: which pod's Lease speaks for it."""
+    return f"workers/{name}/pod"
 
 
 def offer(name: str) -> str:

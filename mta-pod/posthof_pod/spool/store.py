@@ -520,6 +520,16 @@ class Spool:
         """Live messages."""
         return self._core.live
 
+    @property
+    def has_looked(self) -> bool:
+        """Whether this worker has begun: it may own something."""
+        return self._core.last_look != float("-inf")
+
+    @property
+    def look_age(self) -> float:
+        """Seconds since the last good look at the latch."""
+        return self._core.monotonic() - self._core.last_look
+
     def room(self, size: int) -> bool:
         """Whether a message of this many bytes may come: space, inodes, the volume's speed and health."""
         return not self._journal.is_fenced and self._keeper.space.room(size)

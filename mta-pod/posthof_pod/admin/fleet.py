@@ -1,0 +1,196 @@
+"""This house among the pods that share its spool: its Lease follows its workers, its workers hear of the others.
+
+Rules of this file
+- The Lease is renewed while every worker that has begun saw its latch within LOOK_MAX. One that hangs alone is
+  killed, so that it does not cost the others their lanes; where all hang, the volume does, and the pod falls silent.
+- A worker that was reaped, or that an earlier container of this pod ran, is proven dead: the Lease says so, and every
+  pod may take its lanes over at once.
+- On one machine there is no Lease: the fleet is this house.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from posthof_pod.admin.channel import ChannelClosed, Refused
+from posthof_pod.admin.crew import Crew
+from posthof_pod.admin.process import State, WorkerProcess
+from posthof_pod.members import Members, alone
+from posthof_pod.observe.events import Events
+
+if TYPE_CHECKING:
+    from posthof_pod.cluster.api import ApiServer
+    from posthof_pod.cluster.leases import Leases, Me, Told
+
+LOOK_MAX = 5.0  # seconds since a worker's last good look until the Lease is not renewed for it
+HANGS = 10.0  # seconds until a worker that hangs alone is killed
+ASK = 1.0  # seconds a worker has to say when it looked last
+SLEPT = 10.0  # seconds between two looks that nothing but a stopped process explains
+LASTING = 30.0  # seconds until trouble with the Leases is told to the operator
+PROOFS = "workers"  # folder in the state folder: lock files of this pod's workers
+
+
+class Home(NamedTuple):
+    """A pod's place in its cluster."""
+
+    api: ApiServer
+    me: Me
+
+
+class Fleet:
+    """`members`: as the workers know them. `home` None: one machine."""
+
+    def __init__(
+        self,
+        crew: Crew,
+        events: Events,
+        home: Home | None,
+        proofs: Path,
+        spool: Path,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.members = Members()
+        self._crew, self._events, self._clock = crew, events, clock
+        self._proofs, self._spool = proofs, spool
+        self._leases: Leases | None = None
+        self._looked_at: float | None = None
+        self._trouble, self._since = "", 0.0
+        if home is not None:
+            from posthof_pod.cluster.leases import Leases
+
+            self._leases = Leases(home.api, home.me, look=self.look, tell=self._hear)
+
+    @property
+    def trouble(self) -> str:
+        """Why peers may think that this pod is dead, or it cannot see who is: what lasts, for people."""
+        is_lasting = self._trouble and self._clock() - self._since > LASTING
+        return self._trouble if is_lasting else ""
+
+    @property
+    def renewals(self) -> int:
+        return self._leases.renewals if self._leases is not None else 0
+
+    def annotate(self, annotations: dict[str, str]) -> None:
+        """Put these into this pod's Lease, soon. Nothing happens on one machine."""
+        if self._leases is not None:
+            self._leases.annotate(annotations)
+
+    # ------------------------------------------------------------------ its life
+
+    def begin(self) -> None:
+        """Before the first worker."""
+        self._crew.on_change = self._changed
+        if self._leases is None:
+            self.members = alone(self._crew.ports.copies)
+            self._crew.know_members(self.members)
+            return
+        self._leases.prove_ended(self._earlier())
+
+    async def run(self) -> None:
+        """Keep the Lease, until cancelled. Returns at once on one machine."""
+        while self._leases is not None:
+            try:
+                await self._leases.run()
+            except Exception as error:  # our own fault: the Lease must go on
+                self._events.internal_error("leases", error)
+                await asyncio.sleep(1.0)
+
+    async def leave(self) -> None:
+        """The last worker has ended. Whoever left lanes behind is named in the Lease, which then stays."""
+        if self._leases is not None and not self._earlier():
+            await self._leases.leave()
+
+    def _earlier(self) -> list[str]:
+        """Workers of this pod whose process has ended and whose folder is still on the volume. Forgets the others."""
+        from posthof_pod.spool.liveness import has_ended
+
+        found = []
+        with contextlib.suppress(FileNotFoundError):
+            for path in list(self._proofs.iterdir()):
+                if not has_ended(self._proofs, path.name):
+                    continue
+                if (self._spool / "workers" / path.name).exists():
+                    found.append(path.name)
+                else:
+                    path.unlink(missing_ok=True)
+        return found
+
+    # ------------------------------------------------------------------ our own workers
+
+    def _changed(self, worker: WorkerProcess) -> None:
+        """A worker told its name, or was reaped."""
+        if self._leases is None:
+            return
+        if not worker.is_alive and worker.status != 0 and worker.spool_id:
+            self._leases.prove_ended([worker.spool_id])
+        named = [one.spool_id for one in self._crew.workers if one.spool_id and not one.is_given_up]
+        self._leases.name_workers(named)
+
+    async def look(self) -> bool:
+        """Whether all workers saw their latches lately; kills one that hangs alone."""
+        self._notice_sleep()
+        workers = [one for one in self._crew.workers if one.state is not State.STOPPING and not one.is_given_up]
+        ages = await asyncio.gather(*(self._age(one) for one in workers))
+        begun = [(worker, age) for worker, age in zip(workers, ages, strict=True) if age is not None]
+        late = [(worker, age) for worker, age in begun if age >= LOOK_MAX]
+        if len(late) < len(begun):
+            for worker, age in late:
+                if age >= HANGS:
+                    self._give_up(worker, age)
+        return all(worker.is_given_up for worker, _ in late)
+
+    async def _age(self, worker: WorkerProcess) -> float | None:
+        """Seconds since its last good look. None: it owns nothing yet."""
+        try:
+            age = await worker.channel.ask("look", within=ASK)
+        except (ChannelClosed, Refused, TimeoutError):
+            return self._clock() - worker.looked if worker.looked is not None else None
+        if age is not None:
+            worker.looked = self._clock() - age
+        return age if age is None else float(age)
+
+    def _give_up(self, worker: WorkerProcess, age: float) -> None:
+        self._events.worker_stuck(worker.name, worker.pid, age)
+        worker.is_given_up = True
+        worker.kill()
+        self._changed(worker)
+
+    def _notice_sleep(self) -> None:
+        now = self._clock()
+        last, self._looked_at = self._looked_at, now
+        if last is not None and now - last > SLEPT:
+            self._events.slept(now - last)
+
+    # ------------------------------------------------------------------ the others
+
+    def _hear(self, told: Told) -> None:
+        assert self._leases is not None
+        self._crew.know_leases(told.heard)
+        if told.members != self.members:
+            self._tell_of_members(self.members, told.members)
+            self.members = told.members
+            self._crew.know_members(told.members)
+        self._tell_of_trouble(self._leases.trouble)
+
+    def _tell_of_members(self, old: Members, new: Members) -> None:
+        if not new.known:
+            return
+        before, now = {one.pod for one in old.pods}, {one.pod for one in new.pods}
+        for pod in sorted(now - before):
+            self._events.member_joined(pod)
+        for pod in sorted(before - now):
+            self._events.member_left(pod)
+
+    def _tell_of_trouble(self, trouble: str) -> None:
+        if trouble and not self._trouble:
+            self._since = self._clock()
+            self._events.lease_lost(trouble)
+        elif not trouble and self._trouble:
+            self._events.lease_back(self._clock() - self._since)
+        self._trouble = trouble
