@@ -63,14 +63,52 @@ class KeyPair(Value, frozen=True, kw_only=True, omit_defaults=True):
     key_secret: SecretRef | None = None
 
 
+class DNSUpdate(Value, frozen=True, kw_only=True, omit_defaults=True):
+    """Where records are published by dynamic updates (RFC 2136), and with which TSIG key."""
+
+    server: str  # "address" or "address@port"
+    zone: str = ""  # "": the server is asked
+    key_name: str
+    key_algorithm: str
+    key_secret: SecretRef  # base64
+    ttl: int = 300
+
+
+class ACMEOrder(Value, frozen=True, kw_only=True, omit_defaults=True):
+    """Who is asked for a certificate, and how the names are proven: over HTTP, or by `update`."""
+
+    directory: str
+    contact: tuple[str, ...] = ()
+    account: str = "acme-account"  # the file of the account's key below the state folder
+    roots: str = ""  # PEM, beside the usual ones
+    eab_id: str = ""
+    eab_key: SecretRef | None = None
+    update: DNSUpdate | None = None
+
+
+class RenewalWindow(Value, frozen=True, omit_defaults=True):
+    days: tuple[int, ...]  # 0: Monday
+    start: float  # seconds after midnight UTC
+    length: float
+
+
 class Certificate(Value, frozen=True, kw_only=True, omit_defaults=True):
-    """A TLSCert: how the pair is had. `self_signed` pairs are made below the state folder by the supervisor."""
+    """A TLSCert: how the pair is had. What is `self_signed` or of `acme` is made below the state folder by the
+    supervisor; in a cluster the operator makes it, and all that a pod knows is the pair."""
 
     name: str
     dns_names: tuple[str, ...]
     self_signed: bool = False
     duration: float = 90 * 86400.0
     pair: KeyPair | None = None
+    acme: ACMEOrder | None = None
+    http01_port: int = 0  # where an ACME server asks for its proofs; 0: it does not
+    thumbprint: SecretRef | None = None  # in a cluster: of the account, for the answers
+    renew_before: float | None = None
+    windows: tuple[RenewalWindow, ...] = ()
+    key_algorithm: str = "ECDSA"
+    key_size: int = 256
+    key_rotation: str = "Always"  # or Never, Staged
 
 
 class ListenerLimits(Value, frozen=True, kw_only=True, omit_defaults=True):
@@ -128,13 +166,6 @@ class Guard(Value, frozen=True, kw_only=True, omit_defaults=True):
     strangers: int = 100  # recipients it never wrote to before, in an hour: below this nothing is suspicious
 
 
-class TokenRule(Value, frozen=True, kw_only=True, omit_defaults=True):
-    """The bearer token an account comes with: of this issuer, with these claims."""
-
-    issuer: str
-    subject: str
-
-
 class Credential(Value, frozen=True, kw_only=True, omit_defaults=True):
     """A SMTPCredential: an account that may submit mail."""
 
@@ -146,8 +177,7 @@ class Credential(Value, frozen=True, kw_only=True, omit_defaults=True):
     quota: Quota = Quota()
     guard: Guard = Guard()
     workloads: tuple[str, ...] = ()  # ids of pod selections that are this account without a password
-    token: TokenRule | None = None
-    certificate: str = ""  # EXTERNAL: the subject alternative name, or the subject's CN, of its client certificate
+    may_relay: bool = True  # to where no rule says: False in a namespace that may not send Direct
 
 
 class InboundMode(enum.StrEnum):
@@ -232,6 +262,35 @@ class Egress(Value, frozen=True, kw_only=True, omit_defaults=True):
     helo: str = ""
 
 
+class SigningKey(Value, frozen=True, kw_only=True, omit_defaults=True):
+    """A DKIMKey that signs. Without `secret` the key lies below the state folder (one machine)."""
+
+    name: str  # the DKIMKey's metadata.name
+    selector: str
+    algorithm: str = "RSA"  # or "Ed25519"
+    bits: int = 2048  # of RSA
+    secret: SecretRef | None = None
+
+
+class AutoDKIM(Value, frozen=True, kw_only=True, omit_defaults=True):
+    """Keys that are made, published and changed without anybody's help."""
+
+    algorithms: tuple[str, ...] = ("RSA", "Ed25519")
+    bits: int = 2048
+    interval: float = 180 * 86400.0  # seconds until a successor is made
+    overlap: float = 14 * 86400.0  # seconds the record of a key that signs no more stays
+
+
+class Outbound(Value, frozen=True, kw_only=True, omit_defaults=True):
+    """How mail of a domain leaves."""
+
+    dkim: tuple[SigningKey, ...] = ()  # all of them sign
+    auto: AutoDKIM | None = None  # on one machine, where the supervisor turns it into `dkim`
+    srs: SecretRef | None = None  # senders of what our aliases forward are rewritten; a secret a line, the first seals
+    batv: SecretRef | None = None  # our own senders are marked
+    batv_enforced: bool = False  # bounces to an address without a mark are refused
+
+
 class Domain(Value, frozen=True, kw_only=True, omit_defaults=True):
     """A MailDomain: a domain we receive for."""
 
@@ -250,6 +309,7 @@ class Domain(Value, frozen=True, kw_only=True, omit_defaults=True):
     reject_text: str = ""
     retry: Retry | None = None
     limits: DestinationLimits | None = None
+    outbound: Outbound | None = None
 
 
 class ActionKind(enum.StrEnum):
@@ -412,6 +472,7 @@ class EngineConfig(Value, frozen=True, kw_only=True, omit_defaults=True):
     domains: dict[str, Domain] = {}  # by domain
     rules: tuple[Rule, ...] = ()
     certificates: dict[str, Certificate] = {}
+    credentials: dict[str, Credential] = {}  # by name
     access: Access = Access()
     resolver: tuple[str, ...] = ()  # "address" or "address@port"; empty: the system's resolv.conf
     double_bounce_to: str = ""  # "" = postmaster at the first domain that has mailboxes, else logged and dropped

@@ -27,21 +27,25 @@ import msgspec
 
 from posthof_crds.engine import EngineConfig, Listener
 from posthof_pod import flow
+from posthof_pod.accounts.accounts import Accounts
+from posthof_pod.accounts.directory import Directory
 from posthof_pod.admin.channel import Channel, Refused, SocketInfo, Swap, WorkerStart, worker_channel
 from posthof_pod.admin.desk import Desk
 from posthof_pod.admit.callout import Callout
 from posthof_pod.admit.gate import HouseGate
 from posthof_pod.admit.judge import Admission
 from posthof_pod.admit.newcomers import Newcomers
-from posthof_pod.config.secrets import Secrets
+from posthof_pod.admit.returns import Returns
+from posthof_pod.config.secrets import ACCOUNTS_KEY, Secrets
 from posthof_pod.deliver.auth import Credentials
 from posthof_pod.deliver.connection import Connection
 from posthof_pod.deliver.maildir import MaildirDelivery
 from posthof_pod.deliver.pool import Pool
 from posthof_pod.deliver.tls import ClientTLS
 from posthof_pod.listen.native import NativeListener
+from posthof_pod.listen.networks import client_key
 from posthof_pod.listen.reception import Listening
-from posthof_pod.listen.tls import BadPair, Pair, server_context
+from posthof_pod.listen.tls import BadPair, Pair, end_point, server_context
 from posthof_pod.listen.tls import Certificate as ServedCertificate
 from posthof_pod.members import Heard, Members
 from posthof_pod.model import Destination, Host
@@ -53,6 +57,8 @@ from posthof_pod.resolve.assembly import Resolution, assemble
 from posthof_pod.resolve.own import is_local_address
 from posthof_pod.schedule.backlog import Backlog
 from posthof_pod.schedule.line import Line
+from posthof_pod.sign.signer import signer_of
+from posthof_pod.smtp.sasl import SCRAM_PLUS
 from posthof_pod.spool.layout import new_worker
 from posthof_pod.spool.liveness import FlockLiveness, LeaseLiveness
 from posthof_pod.spool.store import Spool
@@ -96,6 +102,8 @@ class Worker:
         self.members = Members()
         self.liveness = LeaseLiveness(start.pod, Path(start.proofs)) if start.pod else FlockLiveness()
         self.newcomers = Newcomers(time.monotonic)
+        self.returns = Returns(time.time)
+        self.accounts = Accounts(self.events, wall=time.time, clock=time.monotonic, client_key=client_key)
         self.mta: flow.Mta
         self.gate: HouseGate
         self.callout: Callout
@@ -188,7 +196,10 @@ class Worker:
             clock=mta.clock,
         )
         mta.spool.expect(lambda: sum(listening.coming for listening in self.listeners.values()))
-        self.gate = HouseGate(admission, mta.spool, partial(flow.accept, mta=mta))
+        self._know_accounts(config, swap)
+        self._sign_with(config)
+        mta.accounts = self.accounts
+        self.gate = HouseGate(admission, mta.spool, partial(flow.accept, mta=mta), self.accounts)
         desk = Desk(mta, self.start.name)
         self.channel.serve(desk.handlers())
         await mta.spool.start()
@@ -203,6 +214,8 @@ class Worker:
             self.resolution = assemble(config, rng=random.random)
             mta.pool.resolver = self.resolution.resolver
         self.contexts, self.secrets = contexts, Secrets(swap.secrets)
+        self._know_accounts(config, swap)
+        self._sign_with(config)
         mta.config, mta.admission, self.gate.admission = config, admission, admission
         mta.generation += 1
         mta.maildirs.root, mta.maildirs.hostname = config.mail_root, config.hostname
@@ -215,7 +228,30 @@ class Worker:
     def _take_keys(self, config: EngineConfig, contexts: dict[str, ssl.SSLContext], swap: Swap) -> None:
         """Other keys for the same configuration: new sessions get the new certificates, open ones notice nothing."""
         self.contexts, self.secrets = contexts, Secrets(swap.secrets)
+        self._know_accounts(config, swap)
+        self._sign_with(config)
         self._swap_listeners(config)
+
+    def _sign_with(self, config: EngineConfig) -> None:
+        """The keys of our domains, and the secrets of the senders we rewrote."""
+        self.mta.signer = signer_of(config, self.secrets, self.events.warned)
+        self.returns.take(config, self.secrets)
+
+    def _know_accounts(self, config: EngineConfig, swap: Swap) -> None:
+        """Who may log in, and what a client's proof may be bound to."""
+        key = swap.secrets.get(ACCOUNTS_KEY, b"")
+        directory = Directory(config.credentials, Secrets(swap.secrets).bytes, key)
+        for complaint in directory.complaints:
+            self.events.warned(complaint)
+        bindings = {
+            listener.name: tuple(
+                end_point(swap.certificates[n][0]) for n in listener.certificates if n in swap.certificates
+            )
+            for listener in config.listeners
+            if SCRAM_PLUS in listener.mechanisms
+        }
+        self.accounts.take(directory, bindings)
+        self.accounts.know_pods(self.pods)
 
     def _swap_listeners(self, config: EngineConfig) -> None:
         for info, listening in self.listeners.items():
@@ -224,13 +260,20 @@ class Worker:
                 listening.swap(listener, config.hostname, self.gate)
 
     def _admission(self, config: EngineConfig) -> Admission:
-        admission = Admission(config, callout=self.callout, is_own=is_local_address, newcomers=self.newcomers)
+        admission = Admission(
+            config,
+            callout=self.callout,
+            is_own=is_local_address,
+            newcomers=self.newcomers,
+            returns=self.returns,
+        )
         admission.know_pods(self.pods)
         return admission
 
     async def know_pods(self, payload: Any) -> None:
         """Which address is in which selections of pods, from now on. No configuration changes for it."""
         self.pods = msgspec.convert(payload, dict[str, tuple[str, ...]])
+        self.accounts.know_pods(self.pods)
         mta: flow.Mta | None = getattr(self, "mta", None)  # the first configuration may still be on its way
         if mta is not None:
             mta.admission.know_pods(self.pods)
@@ -413,6 +456,7 @@ class Worker:
             await self.mta.pool.drain(max(seconds - (time.monotonic() - begun) - 1.0, 0.5))
             await self.mta.spool.stop()
             await self.mta.maildirs.close()
+        self.accounts.close()
         self.events.stopped(time.monotonic() - begun)
         self._end(0)
 

@@ -19,6 +19,7 @@ import msgspec
 
 from posthof_crds.engine import EngineConfig
 from posthof_pod import fields, plan
+from posthof_pod.accounts.accounts import Accounts
 from posthof_pod.admit.judge import NOWHERE, Admission, Share, Verdict
 from posthof_pod.bounce.report import reports
 from posthof_pod.deliver.connection import Connection, Outgoing
@@ -30,6 +31,7 @@ from posthof_pod.observe.events import Events
 from posthof_pod.replies import Failure, Reply
 from posthof_pod.schedule.backlog import Backlog, State
 from posthof_pod.schedule.line import Line
+from posthof_pod.sign.signer import Dressed, Signer
 from posthof_pod.smtp.gate import Incoming
 from posthof_pod.spool.blob import Blob
 from posthof_pod.spool.cache import Live, Stored
@@ -46,6 +48,7 @@ class Mta:
     """The parts of one worker, as the story needs them. app.py builds it; config and admission are swapped whole."""
 
     __slots__ = (
+        "accounts",
         "admission",
         "backlog",
         "clock",
@@ -55,6 +58,7 @@ class Mta:
         "maildirs",
         "pool",
         "random",
+        "signer",
         "spool",
     )
 
@@ -75,7 +79,9 @@ class Mta:
         self.maildirs = maildirs
         self.clock = clock
         self.random = random.random
+        self.signer: Signer | None = None  # app.py sets it with each configuration; None: nobody signs
         self.generation = 0  # configurations swapped in since the start: queued mail may have another way now
+        self.accounts: Accounts  # app.py sets it
         self.pool: Pool  # app.py sets it: it calls `attempt` and `failed`
         self.spool: Spool  # app.py sets it: it calls `replayed`
 
@@ -90,6 +96,11 @@ async def accept(mail: Incoming, mta: Mta) -> Reply:
     verdict = opinion if isinstance(opinion, Verdict) else await opinion
     if verdict.refusal is not None:
         return _let_go(mail, verdict.refusal)
+    if mail.session.credential:
+        refusal = mta.accounts.submits(mail)
+        if refusal is not None:
+            mta.events.submission_refused(mail.session, mail.sender, refusal)
+            return _let_go(mail, refusal)
     body = mail.body
     if isinstance(body, bytes):
         queue_id = mta.spool.next_id()
@@ -206,7 +217,7 @@ async def attempt(due: list[Taken], connection: Connection | None, mta: Mta) -> 
 
     Every unit ends here: done, put off with a reason, or given back untried.
     """
-    loads = await _load(due, mta)
+    loads = await _load(due, mta, mta.signer if connection is not None else None)
     if connection is None:
         await asyncio.gather(*(_drop(load, mta) for load in loads))
         return True
@@ -317,8 +328,8 @@ def _was_false_start(connection: Connection, outcomes: list[Outcome]) -> bool:
 # ---- parts of the way out -----------------------------------------------------------------------------------------
 
 
-async def _load(due: list[Taken], mta: Mta) -> list[Load]:
-    """Contents and permits. What cannot be tried (damaged, rerouted, gone) is dealt with and left out."""
+async def _load(due: list[Taken], mta: Mta, signer: Signer | None) -> list[Load]:
+    """Contents, signed, and permits. What cannot be tried (damaged, rerouted, gone) is dealt with and left out."""
     loads: list[Load] = []
     untried = [taken.ref for taken in due if not taken.is_tried]
     mark = mta.spool.tried(untried) if untried else None
@@ -335,8 +346,25 @@ async def _load(due: list[Taken], mta: Mta) -> list[Load]:
         if may_have_moved and _has_moved(taken, envelope, mta):
             continue
         permit = partial(_permit, taken, mta, None if taken.is_tried else mark)
-        loads.append((taken, stored, Outgoing(envelope, taken.recipients, stored.trace, stored.body, permit)))
+        outgoing = Outgoing(envelope, taken.recipients, stored.trace, stored.body, permit)
+        if signer is not None:
+            try:
+                outgoing = await _dress(outgoing, signer, mta)
+            except (Damaged, Failure) as error:
+                _set_aside(taken, error, mta)
+                continue
+        loads.append((taken, stored, outgoing))
     return loads
+
+
+async def _dress(mail: Outgoing, signer: Signer, mta: Mta) -> Outgoing:
+    """Signed, and with the envelope sender its recipients shall see; the spool keeps the one it came with."""
+    dressed = signer.dress(mail.envelope, mail.recipients, mail.trace, mail.body, mta.clock())
+    sender, trace, resign = dressed if isinstance(dressed, Dressed) else await dressed
+    envelope = mail.envelope
+    if sender != envelope.sender:
+        envelope = msgspec.structs.replace(envelope, sender=sender)
+    return mail._replace(envelope=envelope, trace=trace, resign=resign)
 
 
 def _set_aside(taken: Taken, error: Damaged | Gone | Failure, mta: Mta) -> None:

@@ -16,11 +16,11 @@ from typing import TypeVar
 import msgspec
 
 from posthof_crds import names
-from posthof_crds.engine import ActionKind, EngineConfig, ListenerRole
+from posthof_crds.engine import SUBMISSION, ActionKind, EngineConfig, ListenerRole
 from posthof_pod.admit import headers
 from posthof_pod.admit.newcomers import Newcomers
 from posthof_pod.admit.policy import CompiledPolicy, Facts, Pods, headers_of
-from posthof_pod.admit.recipients import Answer, Asker, Recipients, is_never_own
+from posthof_pod.admit.recipients import Answer, Asker, Recipients, Returning, is_never_own
 from posthof_pod.admit.route import Routes
 from posthof_pod.model import Destination, DestinationKind, Envelope, Origin, Recipient
 from posthof_pod.replies import Reply
@@ -33,6 +33,7 @@ V = TypeVar("V")
 _ASIDE = (ActionKind.HOLD, ActionKind.DISCARD)  # what a rule may do with mail it takes, other than send it on
 REMEMBERED = 16384  # opinions of each sort that are kept; then they are formed anew
 
+_SUBMITTING = frozenset({ListenerRole.INTERNAL, *SUBMISSION})  # roles whose mail may lack Date and Message-ID
 NOBODY: frozenset[int] = frozenset()
 
 NOWHERE = Destination(key="no-route", kind=DestinationKind.LOCAL, name="")
@@ -67,15 +68,18 @@ class Admission:
         callout: Asker | None = None,
         is_own: Callable[[str], bool] = is_never_own,
         newcomers: Newcomers | None = None,
+        returns: Returning | None = None,
     ) -> None:
-        """`newcomers`: who waits because a rule asks for pods; asked only where one does."""
+        """`newcomers`: who waits because a rule asks for pods; asked only where one does. `returns`: knows the
+        addresses that were made up for senders."""
         self.config = config
         self.policy = CompiledPolicy(config)
         self.routes = Routes(self.policy)
-        self.recipients = Recipients(self.policy, callout=callout, is_own=is_own)
+        self.recipients = Recipients(self.policy, callout=callout, is_own=is_own, returns=returns)
         self._unasked = Recipients(self.policy, is_own=is_own)  # for our own mail: the next hop itself will say no
-        self._by_domain: dict[tuple[str, str, str, str], str] = {}  # role, client, sender, domain -> the rule
-        self._ways: dict[tuple[str, str, str, str, str, bool], Destination] = {}
+        self._by_domain: dict[tuple[str, str, str, str, str], str] = {}
+        """Role, client, sender, domain, credential -> the rule."""
+        self._ways: dict[tuple[str, str, str, str, str, bool, str], Destination] = {}
         self._hops = {listener.name: listener.limits.hops for listener in config.listeners}
         self._uses_senders = self.policy.uses_senders
         self._newcomers = newcomers if self.policy.uses_pods else None
@@ -96,13 +100,14 @@ class Admission:
         """RCPT TO: who it stands for, or the reply that refuses it."""
         role, client = session.role, session.vouched
         domain = address[address.rfind("@") + 1 :]
-        key = (role, client, sender if self._uses_senders else "", domain)
+        credential = session.credential
+        key = (role, client, sender if self._uses_senders else "", domain, credential)
         rule = self._by_domain.get(key)
         if rule is not None:
             if parameters is NO_RECIPIENT_PARAMETERS:
                 return (Recipient(address, rule),)
             return (Recipient(address, rule, int(parameters.notify), parameters.orcpt),)
-        facts = Facts(role, client, sender, address)
+        facts = Facts(role, client, sender, address, credential=credential)
         answer = self.recipients.resolve(facts, int(parameters.notify), parameters.orcpt)
         if (
             isinstance(answer, tuple)
@@ -166,7 +171,7 @@ class Admission:
 
     async def _finish(self, mail: Incoming, head: bytes, recipients: tuple[Recipient, ...]) -> Answer:
         session = mail.session
-        facts = Facts(session.role, session.vouched, mail.sender, "")
+        facts = Facts(session.role, session.vouched, mail.sender, "", credential=session.credential)
         answer = self.recipients.finish(facts, recipients, headers_of(head, self.policy.header_names))
         return answer if isinstance(answer, Reply | tuple) else await answer
 
@@ -203,7 +208,7 @@ class Admission:
             recipient=(only.original or only.address) if only is not None else "",
         )
         message_id = scan.message_id
-        if session.role is ListenerRole.INTERNAL and not (scan.has_date and scan.has_message_id):
+        if session.role in _SUBMITTING and not (scan.has_date and scan.has_message_id):
             added, message_id = headers.missing(scan, queue_id=queue_id, hostname=hostname, now=now)
             trace += added
         envelope = Envelope(
@@ -222,6 +227,7 @@ class Admission:
             0,
             message_id,
             mail.has_binary,
+            session.credential,
         )
         return envelope, trace
 
@@ -252,7 +258,7 @@ class Admission:
         domain = address[address.rfind("@") + 1 :]
         sender = envelope.sender if self._uses_senders else ""
         is_forwarded = bool(recipient.original or envelope.origin)
-        key = (envelope.role, envelope.client, sender, domain, recipient.rule, is_forwarded)
+        key = (envelope.role, envelope.client, sender, domain, recipient.rule, is_forwarded, envelope.credential)
         known = self._ways.get(key)
         if known is None:
             known = self.routes.destination(envelope, recipient) or NOWHERE

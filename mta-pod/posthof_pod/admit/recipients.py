@@ -24,7 +24,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import NamedTuple, Protocol
 
 from posthof_crds import mailboxes, names
-from posthof_crds.engine import Domain, EngineConfig, InboundMode, RecipientCheck
+from posthof_crds.engine import Domain, EngineConfig, InboundMode, ListenerRole, RecipientCheck
 from posthof_crds.mailboxes import POSTMASTER, Where
 from posthof_pod.admit.policy import CompiledPolicy, Decision, Facts, Headers, Verdict
 from posthof_pod.model import Recipient
@@ -70,6 +70,14 @@ class _Waiting(NamedTuple):
     answer: asyncio.Future[Reply | None]
 
 
+class Returning(Protocol):
+    """admit.returns.Returns."""
+
+    def real(self, domain: Domain, local: str, sender: str, *, is_world: bool) -> Reply | str | None:
+        """Who an address that we made up for a sender is for; a refusal; None: it is an address like any other."""
+        ...
+
+
 def is_never_own(_address: str) -> bool:
     return False
 
@@ -78,9 +86,15 @@ class Recipients:
     """Makes recipients for one config. `is_own(ip)`: is this an address of our machine (resolve.own)?"""
 
     def __init__(
-        self, policy: CompiledPolicy, *, callout: Asker | None = None, is_own: Callable[[str], bool] = is_never_own
+        self,
+        policy: CompiledPolicy,
+        *,
+        callout: Asker | None = None,
+        is_own: Callable[[str], bool] = is_never_own,
+        returns: Returning | None = None,
     ) -> None:
         self.policy = policy
+        self.returns = returns
         self.config: EngineConfig = policy.config
         self.callout = callout
         self.is_own = is_own
@@ -89,14 +103,16 @@ class Recipients:
         self._listed = {
             name
             for name, domain in self.config.domains.items()
-            if domain.mode is not InboundMode.REJECT and domain.check is RecipientCheck.LIST
+            if domain.mode is not InboundMode.REJECT
+            and domain.check is RecipientCheck.LIST
+            and not _is_marking(domain)
         }
         self._open = {
             name
             for name, domain in self.config.domains.items()
             if domain.mode in mailboxes.MAILBOX_MODES
             and domain.check is RecipientCheck.ANY
-            and not (domain.aliases or domain.catch_all)
+            and not (domain.aliases or domain.catch_all or _rewrites(domain))
         }
 
     def resolve(self, facts: Facts, notify: int = 0, orcpt: str = "") -> Answer | Awaitable[Answer]:
@@ -163,6 +179,16 @@ class Recipients:
         """What two spellings of one address share: in our domains case does not count, elsewhere it may."""
         local, domain = names.split(address)
         return f"{names.fold(local) if domain in self.config.domains else local}@{domain}"
+
+
+def _rewrites(domain: Domain) -> bool:
+    """Whether there are addresses at the domain that we made up for senders."""
+    outbound = domain.outbound
+    return outbound is not None and (outbound.srs is not None or outbound.batv is not None)
+
+
+def _is_marking(domain: Domain) -> bool:
+    return domain.outbound is not None and domain.outbound.batv_enforced
 
 
 def _first_postmaster(config: EngineConfig) -> str:
@@ -252,6 +278,15 @@ class _Expansion:
             self._at_ours(decision.domain, step._replace(hold=step.hold or hold))
 
     def _at_ours(self, domain: Domain, step: _Step) -> None:
+        if self._owner.returns is not None and not step.chain and _rewrites(domain):
+            is_world = self._facts.role == ListenerRole.MX
+            real = self._owner.returns.real(domain, step.local, self._facts.sender, is_world=is_world)
+            if isinstance(real, Reply):
+                self._refuse(real)
+                return
+            if real is not None:
+                self._expand((real,), f"{step.local}@{domain.domain}", step.chain, step.hold)
+                return
         hit = mailboxes.look_up(domain, step.local)
         node = f"{hit.key}@{domain.domain}"
         if hit.where is Where.ALIAS and step.chain and step.chain[-1] == node:

@@ -16,6 +16,9 @@ import msgspec
 
 from posthof_crds.engine import SecretRef
 
+ACCOUNTS_KEY = "/accounts"
+"""The key on the channel of what salts the accounts' verifiers: of the MTA, the same in all workers of the fleet."""
+
 
 class Secrets:
     """`values`: by `key(ref)`."""
@@ -51,6 +54,14 @@ class Secrets:
 def key(ref: SecretRef) -> str:
     """`name/key`: neither holds a slash."""
     return f"{ref.name}/{ref.key}"
+
+
+def lines(secrets: Secrets, ref: SecretRef) -> tuple[bytes, ...]:
+    """Several values in one, one a line: the first is used, all are believed. LookupError: none at all."""
+    found = tuple(filter(None, (line.strip() for line in secrets.bytes(ref).splitlines())))
+    if not found:
+        raise LookupError(f"secret {key(ref)} is empty")
+    return found
 
 
 def refs(part: object) -> Iterator[SecretRef]:

@@ -42,6 +42,7 @@ class Outgoing(NamedTuple):
     trace: bytes  # header lines to stand before the body
     body: bytes | BodyReader  # the content as it was received
     permit: Callable[[], bool | Awaitable[bool]]  # asked just before the dot; False drops the session without it
+    resign: Callable[[bytes], bytes] | None = None  # the trace for this content: a conversion breaks a signature of ours
 
 
 class Letter:
@@ -92,7 +93,7 @@ class Letter:
 
 def plan(mail: Outgoing, offer: Extensions, peer: str, *, is_lmtp: bool) -> Letter:
     """What can be said without reading a content that is not held. `peer` names the host in outcomes."""
-    envelope, recipients, trace, body, _ = mail
+    envelope, recipients, trace, body, _, _ = mail
     if isinstance(body, bytes):
         size = len(trace) + len(body)
         is_ascii = body.isascii() and trace.isascii()
@@ -191,6 +192,8 @@ async def prepare(letter: Letter, offer: Extensions, peer: str) -> None:
         letter.refuse_all(Reason.CONVERSION_FAILED, "5.6.3", str(error), peer)
         return
     letter.text = changed
+    if letter.mail.resign is not None:
+        letter.mail = letter.mail._replace(trace=letter.mail.resign(changed))
     letter.size = len(letter.mail.trace) + len(changed)
     is_eightbit = offer.eightbit and not changed.isascii()
     letter.carriage = Carriage(letter.carriage.by_chunks, b" BODY=8BITMIME" if is_eightbit else b"", Need.NOTHING)
