@@ -297,8 +297,8 @@ RULES: dict[type[BaseModel], tuple[Rule, ...]] = {
         Rule(
             "autoscaling-external",
             f"{_MODE} != 'External' || !has(self.min) && !has(self.max) && !has(self.targets) && !has(self.behavior)",
-            "somebody else decides with mode External, so min, max, targets and behavior say nothing. Remove them, or "
-            "choose another mode.",
+            "somebody else decides with mode External, so min, max, targets and behavior say nothing. Remove them, "
+            "or choose another mode.",
         ),
         Rule(
             "autoscaling-hpa",
@@ -468,13 +468,15 @@ RULES: dict[type[BaseModel], tuple[Rule, ...]] = {
         ),
     ),
     tlscert.Issuer: (
-        _one_of("issuer-one", ("selfSigned", "ca", "secretRef", "certManager", "files"), "issuer"),
+        _one_of("issuer-one", ("selfSigned", "ca", "acme", "secretRef", "certManager", "csr", "files"), "issuer"),
         Rule(
             "issuer-files",
             "!has(self.files)",
-            "a pod has no such files. Write selfSigned, ca, secretRef or certManager.",
+            "a pod has no such files. Write selfSigned, ca, acme, secretRef, certManager or csr.",
         ),
     ),
+    tlscert.Solver: (_one_of("solver-one", ("http01", "dns01"), "solver"),),
+    tlscert.DNS01: (_one_of("dns01-one", ("rfc2136", "dnsEndpoint"), "dns01"),),
     tlscert.PrivateKey: (
         Rule(
             "private-key-size",

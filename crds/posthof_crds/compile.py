@@ -9,6 +9,8 @@ Rules of this file
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,14 +18,19 @@ import msgspec
 
 from posthof_crds import delivery, engine, names
 from posthof_crds.accesspolicy import AccessPolicy
+from posthof_crds.dnsupdate import RFC2136
+from posthof_crds.core import SecretKeyRef
+from posthof_crds.dkimkey import DKIMKey
 from posthof_crds.engine import ActionKind, EngineConfig, HopKind, InboundMode, RecipientCheck, SecretRef
 from posthof_crds.mailboxes import MAILBOX_MODES, POSTMASTER
-from posthof_crds.maildomain import MailDomain, Recipients
+from posthof_crds.maildomain import AutoDKIM, MailDomain, Recipients
 from posthof_crds.manifests import Manifests
-from posthof_crds.mta import MTA, HouseEgress, Listener, MTASpec
+from posthof_crds.mta import DEFAULT_MECHANISMS, MTA, HouseEgress, Listener, MTASpec
 from posthof_crds.relaypolicy import RelayPolicy
 from posthof_crds.selectors import EVERYTHING, Selection, Selector, selector
-from posthof_crds.tlscert import TLSCert
+from posthof_crds.smtpcredential import SMTPCredential
+from posthof_crds.tlscert import ACME, WEEK, TLSCert
+from posthof_crds.verifiers import HASHED
 
 Values = tuple[tuple[str, Any], ...]  # fields of engine.Retry or engine.DestinationLimits
 
@@ -71,6 +78,7 @@ def compile(manifests: Manifests, base: Path) -> EngineConfig:  # noqa: A001 -- 
         domains=domains,
         rules=tuple(sorted((rule_of(e.object, defaults, base) for e in manifests.policies), key=_order)),
         certificates={e.name: certificate_of(e.object, base) for e in sorted(manifests.certificates, key=_by_name)},
+        credentials=credentials_of(manifests),
         access=access_of(manifests.access[0].object) if manifests.access else engine.Access(),
         double_bounce_to=spec.double_bounce_to or _default_double_bounce(spec, domains),
     )
@@ -148,9 +156,16 @@ def listener_of(listener: Listener) -> engine.Listener:
         proxy_trusted=listener.proxy_protocol.trusted_cidrs if listener.proxy_protocol else (),
         xclient_trusted=listener.xclient.trusted_cidrs if listener.xclient else (),
         normalise_newlines=listener.bare_newlines == "Normalise",
+        mechanisms=_mechanisms(listener),
         implementation=listener.implementation.lower(),
         limits=engine.ListenerLimits(**dict(listener.limits)),
     )
+
+
+def _mechanisms(listener: Listener) -> tuple[str, ...]:
+    if listener.role not in engine.SUBMISSION:
+        return ()
+    return tuple(listener.auth.mechanisms) if listener.auth is not None else DEFAULT_MECHANISMS
 
 
 def _hop_of(hop: delivery.NextHop, base: Path, *, port: int) -> engine.NextHop:
@@ -217,8 +232,49 @@ def domain_of(domain: MailDomain, manifests: Manifests, base: Path, defaults: De
         separator=inbound.separator,
         maildir=inbound.maildir,
         reject_text=inbound.reject_text,
+        outbound=outbound_of(domain, {entry.name: entry.object for entry in manifests.dkim_keys}),
         **defaults.changed_by(given(spec.retry), given(spec.limits)),
     )
+
+
+def outbound_of(domain: MailDomain, keys: Mapping[str, DKIMKey]) -> engine.Outbound | None:
+    """What its mail gets on the way out; None: nothing. `keys`: DKIMKeys by metadata.name."""
+    spec = domain.spec.outbound
+    signing: tuple[engine.SigningKey, ...] = ()
+    auto = spec.dkim.auto if spec.dkim else None
+    if spec.dkim and spec.dkim.key_refs:
+        named = (keys[ref.name] for ref in spec.dkim.key_refs if ref.name in keys)
+        signing = tuple(signing_key_of(key) for key in named if key.spec.state == "Active")
+    found = engine.Outbound(
+        dkim=signing,
+        auto=auto_of(auto) if auto else None,
+        srs=_secret_of(spec.srs.secret_ref) if spec.srs else None,
+        batv=_secret_of(spec.batv.secret_ref) if spec.batv else None,
+        batv_enforced=spec.batv.enforce if spec.batv else False,
+    )
+    return found if found != engine.Outbound() else None
+
+
+def auto_of(auto: AutoDKIM) -> engine.AutoDKIM:
+    rotation = auto.rotation
+    return engine.AutoDKIM(
+        algorithms=auto.algorithms, bits=auto.size, interval=rotation.interval, overlap=rotation.overlap
+    )
+
+
+def signing_key_of(key: DKIMKey) -> engine.SigningKey:
+    spec = key.spec
+    return engine.SigningKey(
+        name=key.metadata.name,
+        selector=spec.selector,
+        algorithm=spec.algorithm,
+        bits=spec.size,
+        secret=_secret_of(spec.secret_ref) if spec.secret_ref else None,
+    )
+
+
+def _secret_of(ref: SecretKeyRef) -> SecretRef:
+    return SecretRef(name=ref.name, key=ref.key)
 
 
 def full(target: str, domain: str) -> str:
@@ -269,6 +325,7 @@ def match_of(policy: RelayPolicy) -> engine.Match:
         listener_roles=match.listener_roles,
         clients=match.clients,
         workloads=(str(selection),) if selection else (),
+        credentials=match.credentials,
         senders=match.senders,
         recipients=match.recipients,
         headers=tuple(engine.HeaderMatch(name=h.name, pattern=h.pattern.casefold()) for h in match.headers),
@@ -300,6 +357,52 @@ def rule_of(policy: RelayPolicy, defaults: Defaults, base: Path) -> engine.Rule:
     )
 
 
+def credential_of(credential: SMTPCredential, domains: Mapping[str, str]) -> engine.Credential:
+    """One SMTPCredential. `domains`: of MailDomains by metadata.name; what is not there adds no sender."""
+    spec, name = credential.spec, credential.metadata.name
+    ref = spec.secret_ref
+    verifier = None
+    if ref is not None:
+        verifier = SecretRef(name=ref.name, key=ref.password_key + HASHED)
+    elif spec.generate is not None:
+        verifier = SecretRef(name=f"{name}-smtp", key="password" + HASHED)
+    domain = domains.get(spec.domain_ref.name) if spec.domain_ref else None
+    quota, guard = spec.quota, spec.guard
+    return engine.Credential(
+        name=name,
+        username=(spec.username or name.casefold()) if verifier else "",
+        verifier=verifier,
+        senders=(*spec.allowed_senders, *((domain,) if domain else ())),
+        expires=datetime.fromisoformat(spec.expires).timestamp() if spec.expires else 0.0,
+        quota=engine.Quota(
+            messages_minute=quota.messages_per_minute,
+            messages_hour=quota.messages_per_hour,
+            messages_day=quota.messages_per_day,
+            recipients_hour=quota.recipients_per_hour,
+            recipients_day=quota.recipients_per_day,
+            recipients_message=quota.recipients_per_message,
+        ),
+        guard=engine.Guard(
+            is_on=guard.enabled, factor=float(guard.factor), recipients=guard.recipients, strangers=guard.strangers
+        ),
+    )
+
+
+def credential_pods(credential: SMTPCredential) -> Selection | None:
+    """The pods that are this account."""
+    chosen = credential.spec.pod_selector
+    if chosen is None:
+        return None
+    return Selection(credential.metadata.namespace or "default", Selector(), selector(chosen))
+
+
+def credentials_of(manifests: Manifests) -> dict[str, engine.Credential]:
+    """All of a folder, by name."""
+    domains = {entry.name: entry.object.spec.domain for entry in manifests.domains}
+    entries = sorted(manifests.credentials, key=_by_name)
+    return {entry.name: credential_of(entry.object, domains) for entry in entries}
+
+
 def certificate_of(cert: TLSCert, base: Path) -> engine.Certificate:
     spec, issuer = cert.spec, cert.spec.issuer
     pair = None
@@ -311,12 +414,59 @@ def certificate_of(cert: TLSCert, base: Path) -> engine.Certificate:
             cert_secret=SecretRef(name=ref.name, key=ref.cert_key),
             key_secret=SecretRef(name=ref.name, key=ref.private_key_key),
         )
+    http01 = issuer.acme.solver.http01 if issuer.acme is not None else None
+    key = spec.private_key
     return engine.Certificate(
         name=cert.metadata.name,
         dns_names=spec.dns_names,
         self_signed=issuer.self_signed is not None,
         duration=spec.duration,
         pair=pair,
+        acme=_acme_of(issuer.acme) if issuer.acme is not None else None,
+        http01_port=http01.port if http01 is not None else 0,
+        renew_before=spec.renew_before,
+        windows=windows_of(cert),
+        key_algorithm=key.algorithm,
+        key_size=key.bits,
+        key_rotation=key.rotation_policy,
+    )
+
+
+def windows_of(cert: TLSCert) -> tuple[engine.RenewalWindow, ...]:
+    """When it may be renewed."""
+    return tuple(
+        engine.RenewalWindow(
+            tuple(sorted(WEEK.index(day) for day in set(one.days))),
+            float(int(one.start[:2]) * 3600 + int(one.start[3:]) * 60),
+            one.duration,
+        )
+        for one in cert.spec.renewal_windows
+    )
+
+
+def _acme_of(acme: ACME) -> engine.ACMEOrder:
+    eab, dns01 = acme.external_account, acme.solver.dns01
+    return engine.ACMEOrder(
+        directory=acme.directory,
+        contact=acme.contact,
+        account=acme.account_secret_name,
+        roots=acme.ca_bundle or "",
+        eab_id=eab.key_id if eab else "",
+        eab_key=SecretRef(name=eab.secret_name, key=eab.secret_key) if eab else None,
+        update=update_of(dns01.rfc2136) if dns01 is not None and dns01.rfc2136 is not None else None,
+    )
+
+
+def update_of(given: RFC2136) -> engine.DNSUpdate:
+    """Where records are published, and with which key."""
+    tsig = given.tsig
+    return engine.DNSUpdate(
+        server=given.server,
+        zone=given.zone or "",
+        key_name=tsig.name,
+        key_algorithm=tsig.algorithm,
+        key_secret=SecretRef(name=tsig.secret_name, key=tsig.secret_key),
+        ttl=given.ttl,
     )
 
 

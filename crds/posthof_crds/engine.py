@@ -286,7 +286,9 @@ class Outbound(Value, frozen=True, kw_only=True, omit_defaults=True):
 
     dkim: tuple[SigningKey, ...] = ()  # all of them sign
     auto: AutoDKIM | None = None  # on one machine, where the supervisor turns it into `dkim`
-    srs: SecretRef | None = None  # senders of what our aliases forward are rewritten; a secret a line, the first seals
+    srs: SecretRef | None = (
+        None  # senders of what our aliases forward are rewritten; a secret a line, the first seals
+    )
     batv: SecretRef | None = None  # our own senders are marked
     batv_enforced: bool = False  # bounces to an address without a mark are refused
 

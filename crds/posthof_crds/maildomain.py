@@ -8,8 +8,9 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from posthof_crds import engine, names
-from posthof_crds.core import ConfigMapKeyRef, MTARef, Resource
+from posthof_crds.core import ConfigMapKeyRef, MTARef, Resource, SecretKeyRef
 from posthof_crds.delivery import DestinationLimits, NextHop, Retry
+from posthof_crds.dkimkey import Algorithm, Bits
 from posthof_crds.engine import InboundMode
 from posthof_crds.fields import (
     FQDN,
@@ -18,13 +19,16 @@ from posthof_crds.fields import (
     Duration,
     Line,
     LocalPart,
+    ObjectName,
     Part,
+    one_of,
     seconds_between,
     wrong,
 )
 from posthof_crds.mailboxes import POSTMASTER
 
 _CALLOUT = engine.Callout()
+_AUTO = engine.AutoDKIM()
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
 
@@ -215,6 +219,96 @@ class DNS(Part):
     where there is none. "": nothing is checked."""
 
 
+class DKIMRotation(Part):
+    """When keys are changed for new ones."""
+
+    interval: Annotated[Duration, seconds_between("1h", "3650d")] = _AUTO.interval
+    """How old a key gets before its successor is made. The old one signs until the new one's record is seen at every
+    authoritative server of the zone."""
+
+    overlap: Annotated[Duration, seconds_between("1m", "365d")] = _AUTO.overlap
+    """How long the record of a key that signs no more stays as it was, for mail that is on its way or read late.
+    After that it is revoked (its record says `p=`) for as long again, and then goes."""
+
+
+class AutoDKIM(Part):
+    """Keys made, published and changed without help. In a cluster each is a DKIMKey object; on one machine they lie
+    below the MTA's stateDir, and `posthof dkim` shows their records."""
+
+    algorithms: Annotated[tuple[Algorithm, ...], Field(min_length=1, max_length=2)] = ("RSA", "Ed25519")
+    """Each message gets a signature with a key of each. RSA is what everybody can verify; Ed25519 (RFC 8463) costs
+    little beside it."""
+
+    size: Bits = 2048
+    """Bits of RSA keys."""
+
+    rotation: DKIMRotation = DKIMRotation()
+    """When keys are changed for new ones."""
+
+    @model_validator(mode="after")
+    def _once(self) -> Self:
+        if len(set(self.algorithms)) != len(self.algorithms):
+            raise wrong("an algorithm is named twice", "Name each once.")
+        return self
+
+
+class DKIMKeyRef(Part):
+    """A DKIMKey of the same folder or namespace."""
+
+    name: ObjectName
+    """The DKIMKey's metadata.name."""
+
+
+class DKIM(Part):
+    """The keys that sign the domain's mail (RFC 6376): exactly one of auto, keyRefs."""
+
+    auto: AutoDKIM | None = None
+    """Keys made here. Write `auto: {}`."""
+
+    key_refs: Annotated[tuple[DKIMKeyRef, ...], Field(min_length=1, max_length=8)] | None = None
+    """DKIMKeys of yours. All that are active sign."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        one_of(self, ("auto", "key_refs"), "dkim")
+        return self
+
+
+class SRS(Part):
+    """Sender rewriting."""
+
+    secret_ref: SecretKeyRef
+    """A key of a Secret with any random text, a secret a line: the first one seals, all are believed, so that a new
+    one may be put on top. All pods share it."""
+
+
+class BATV(Part):
+    """Marks on our own envelope senders."""
+
+    secret_ref: SecretKeyRef
+    """As of srs."""
+
+    enforce: Bool = False
+    """Refuse bounces from the world to an address of the domain that has no mark: they are about mail that we never
+    sent. Switch it on when all of the domain's mail has left through this MTA for two weeks."""
+
+
+class Outbound(Part):
+    """How mail of the domain leaves."""
+
+    dkim: DKIM | None = None
+    """Signatures. Only mail of our own hosts, accounts and reports is signed, never what the world sent. Default:
+    none."""
+
+    srs: SRS | None = None
+    """What aliases of the domain send on to other domains leaves with an envelope sender of this domain, so that SPF
+    passes at its next hop; bounces find their way back. Default: the sender stays, and SPF fails there."""
+
+    batv: BATV | None = None
+    """Envelope senders of the domain leave with a mark of ours, so that false bounces are known. Mailing lists that
+    compare envelope senders take a marked one for somebody else. Default: none."""
+
+
 class MailDomainSpec(Part):
     """A domain we receive for."""
 
@@ -227,6 +321,9 @@ class MailDomainSpec(Part):
     mta_ref: MTARef | None = None
     """In a cluster: the one MTA that receives for it. Default: every MTA whose `domainSelector` matches, in this
     namespace or in one that allows this namespace. On one machine it is the folder's MTA."""
+
+    outbound: Outbound = Outbound()
+    """How mail of the domain leaves."""
 
     dns: DNS = DNS()
     """The domain's records."""

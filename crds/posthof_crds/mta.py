@@ -43,6 +43,10 @@ _MTA = engine.EngineConfig(
 )  # only its defaults are read
 
 
+Mechanism = Literal["PLAIN", "LOGIN", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"]
+DEFAULT_MECHANISMS: tuple[Mechanism, ...] = ("SCRAM-SHA-256", "PLAIN", "LOGIN")
+
+
 class CertRef(Part):
     """A certificate of a listener."""
 
@@ -67,6 +71,16 @@ class ProxyProtocol(Part):
     trusted_cidrs: Annotated[tuple[Network, ...], Field(min_length=1, max_length=256)] = Field(alias="trustedCIDRs")
     """Networks of the balancers. A connection from them must begin with a PROXY header; from anywhere else a header
     is refused. Why a list: whoever may send the header may claim any client address."""
+
+
+class ListenerAuth(Part):
+    """How clients of a listener of role Submission or Submissions prove who they are (RFC 4954), always within
+    TLS."""
+
+    mechanisms: Annotated[tuple[Mechanism, ...], Field(min_length=1, max_length=8)] = DEFAULT_MECHANISMS
+    """What is offered, in this order. PLAIN and LOGIN give us the password, inside TLS; every client has one of them.
+    SCRAM-SHA-256 never does. SCRAM-SHA-256-PLUS is bound to the server's certificate as well, so that nobody between
+    can pass it on; only for clients that see that certificate themselves, with no proxy that ends TLS before us."""
 
 
 class XClient(Part):
@@ -127,8 +141,9 @@ class Listener(Part):
 
     role: ListenerRole
     """What the port is for. MX: mail from the world for our domains. Internal: mail from our own hosts, which may
-    relay where a RelayPolicy says so. Submission and Submissions need server-side AUTH, which does not exist yet:
-    refused."""
+    relay where a RelayPolicy says so. Submission and Submissions: mail from people and programs that log in as a
+    SMTPCredential (RFC 6409); Submission needs tls of mode STARTTLS (port 587), Submissions of mode Implicit (port
+    465), and nobody sends before both TLS and login are done."""
 
     address: ListenAddress = ""
     """The IP address to bind. Default: all addresses of the host, both families. A pod always binds all of its
@@ -144,6 +159,9 @@ class Listener(Part):
 
     tls: ListenerTLS | None = None
     """TLS. Default: none is offered, because it needs a certificate."""
+
+    auth: ListenerAuth | None = None
+    """Role Submission, Submissions: how clients log in. Default: SCRAM-SHA-256, PLAIN and LOGIN."""
 
     proxy_protocol: ProxyProtocol | None = None
     """The PROXY protocol. Default: not spoken."""

@@ -18,6 +18,7 @@ from posthof_crds.fields import Address, Int, Line, Network, Part, Pattern, wron
 from posthof_crds.selectors import LabelSelector
 
 _STATUS = re.compile(r"[45]\.\d{1,3}\.\d{1,3}")
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _HEADER = re.compile(r"[!-9;-~]{1,76}")
 
 
@@ -39,6 +40,15 @@ def _is_text_pattern(value: str) -> str:
     return value
 
 
+def _is_credential(value: str) -> str:
+    if value != "*" and not _NAME.fullmatch(value):
+        raise wrong(f"{value!r} is not a name", "Write the metadata.name of a SMTPCredential, or * for any.")
+    return value
+
+
+CredentialName = Annotated[str, AfterValidator(_is_credential), Field(max_length=253)]
+
+
 class HeaderMatch(Part):
     """A header field's value. Headers are known only after DATA, so such a rule decides then, for the whole
     message."""
@@ -57,6 +67,11 @@ class Match(Part):
 
     listener_roles: Annotated[tuple[ListenerRole, ...], Field(max_length=4)] = ()
     """Roles of the listener the mail came in by."""
+
+    credentials: Annotated[tuple[CredentialName, ...], Field(max_length=1000)] = ()
+    """SMTPCredentials of this namespace (in files: of the folder) that the client has logged in as, by metadata.name.
+    `*`: any, in the MTA's own namespace also those of others. Who has logged in may write to everybody, by Direct,
+    where no rule says otherwise."""
 
     clients: Annotated[tuple[Network, ...], Field(max_length=10_000)] = ()
     """Networks of the client, such as 192.0.2.0/24. Compared with the peer's address, or the one a trusted balancer

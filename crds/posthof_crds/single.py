@@ -11,20 +11,22 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from posthof_crds import bounds
+from posthof_crds import bounds, mta
 from posthof_crds.accesspolicy import AccessPolicy
 from posthof_crds.compile import match_of
 from posthof_crds.delivery import NextHop
+from posthof_crds.dkimkey import DKIMKey
 from posthof_crds.documents import Path
-from posthof_crds.engine import ActionKind, Listener, ListenerRole, TLSLevel
+from posthof_crds.engine import SUBMISSION, ActionKind, Listener, ListenerRole, TLSLevel
 from posthof_crds.maildomain import MailDomain
 from posthof_crds.mta import MTA
 from posthof_crds.ports import container_port, is_free
 from posthof_crds.reasons import Reason
 from posthof_crds.relaypolicy import RelayPolicy
+from posthof_crds.smtpcredential import SMTPCredential
 from posthof_crds.tlscert import TLSCert
 
-AnyOfOurs = MTA | MailDomain | RelayPolicy | AccessPolicy | TLSCert
+AnyOfOurs = MTA | MailDomain | RelayPolicy | AccessPolicy | SMTPCredential | DKIMKey | TLSCert
 
 
 class Flaw(NamedTuple):
@@ -37,9 +39,7 @@ class Flaw(NamedTuple):
 
 
 _SERVICE_NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,48}[a-z0-9])?")
-_SUBMISSION = (ListenerRole.SUBMISSION, ListenerRole.SUBMISSIONS)
 _PERHAPS_PLAIN = (TLSLevel.NONE, TLSLevel.MAY, TLSLevel.BEST)
-_OTHER_ROLES = "Use role Internal and a RelayPolicy with match.clients for your own hosts, or MX for the world."
 _BOUNDED = "Write match.namespaces, podSelector or clients for those who may relay, or recipients with their domains."
 _A_PODS_LISTENER = Listener(name="internal", role=ListenerRole.INTERNAL, host="", port=2525)
 
@@ -65,7 +65,7 @@ def in_cluster(kind: AnyOfOurs) -> Iterator[Flaw]:
         yield from _no_sockets(("spec", "action", "nextHops"), kind.spec.action.next_hops)
         yield from _rule_of_a_pod(kind)
     elif isinstance(kind, TLSCert) and kind.spec.issuer.files is not None:
-        instead = "Write selfSigned, ca, secretRef or certManager."
+        instead = "Write selfSigned, ca, acme, secretRef, certManager or csr."
         yield Flaw(("spec", "issuer", "files"), "a pod has no such files", instead)
 
 
@@ -76,9 +76,7 @@ def _listeners(mta: MTA) -> Iterator[Flaw]:
     seen: set[str] = set()
     for n, listener in enumerate(mta.spec.listeners):
         here: Path = ("spec", "listeners", n)
-        if listener.role in _SUBMISSION:
-            what = f"a listener of role {listener.role} cannot start: there is no server-side AUTH yet"
-            yield Flaw((*here, "role"), what, _OTHER_ROLES)
+        yield from _submission(listener, here)
         if listener.name in seen:
             what = f'the name "{listener.name}" is taken by an earlier listener'
             yield Flaw((*here, "name"), what, "Give each listener a name of its own.")
@@ -86,6 +84,19 @@ def _listeners(mta: MTA) -> Iterator[Flaw]:
         if listener.limits.stress_timeout > listener.limits.timeout:
             what = "stressTimeout is longer than timeout"
             yield Flaw((*here, "limits", "stressTimeout"), what, "Make it shorter: it is for bad times.")
+
+
+def _submission(listener: mta.Listener, here: Path) -> Iterator[Flaw]:
+    """Nobody logs in in the clear."""
+    if listener.role not in SUBMISSION:
+        if listener.auth is not None:
+            what = f"auth says nothing on a listener of role {listener.role}"
+            yield Flaw((*here, "auth"), what, "Remove it, or use role Submission or Submissions.")
+        return
+    wanted = "STARTTLS" if listener.role is ListenerRole.SUBMISSION else "Implicit"
+    if listener.tls is None or listener.tls.mode != wanted:
+        what = f"a listener of role {listener.role} needs tls of mode {wanted}: nobody logs in in the clear"
+        yield Flaw((*here, "tls"), what, f"Write tls: {{mode: {wanted}, certRefs: [...]}}.")
 
 
 def _ports(mta: MTA) -> Iterator[Flaw]:
@@ -122,10 +133,6 @@ def _no_sockets(at: Path, hops: tuple[NextHop, ...]) -> Iterator[Flaw]:
 
 def _policy(policy: RelayPolicy) -> Iterator[Flaw]:
     spec = policy.spec
-    for n, role in enumerate(spec.match.listener_roles):
-        if role in _SUBMISSION:
-            what = f"there is no listener of role {role}: it needs server-side AUTH, which does not exist yet"
-            yield Flaw(("spec", "match", "listenerRoles", n), what, "Write Internal or MX.")
     has_password = spec.action.auth is not None
     if has_password and spec.tls in _PERHAPS_PLAIN and not all(map(_is_loopback, spec.action.next_hops)):
         what = f"auth with tls {spec.tls} could send the password in plain text"

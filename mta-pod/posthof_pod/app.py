@@ -38,8 +38,9 @@ from posthof_pod.admit.newcomers import Newcomers
 from posthof_pod.admit.returns import Returns
 from posthof_pod.config.secrets import ACCOUNTS_KEY, Secrets
 from posthof_pod.deliver.auth import Credentials
-from posthof_pod.deliver.connection import Connection
+from posthof_pod.deliver.connection import Connection, Unreachable
 from posthof_pod.deliver.maildir import MaildirDelivery
+from posthof_pod.deliver.outbound import OutboundTLS
 from posthof_pod.deliver.pool import Pool
 from posthof_pod.deliver.tls import ClientTLS
 from posthof_pod.listen.native import NativeListener
@@ -65,6 +66,7 @@ from posthof_pod.spool.store import Spool
 
 STDOUT = 1
 LATE_EVERY = 1.0  # seconds between two words to the spool of how late the oldest ready mail is
+POLICIES_EVERY = 900.0  # seconds between looks at the age of MTA-STS policies
 FENCED = 1  # exit status
 NO_LOGIN = Reply(451, "4.7.8", "The login of the next hop is not known")
 _SPOOL = {  # what of Spool.stats is shown, and how it is called
@@ -83,7 +85,7 @@ _SPOOL = {  # what of Spool.stats is shown, and how it is called
     "compacted": "posthof_spool_compacted_total",
     "removed_segments": "posthof_spool_removed_segments_total",
 }
-_RESOLVES = ("resolver", "hostname", "direct_port", "listeners")  # what a resolver is made of
+_RESOLVES = ("resolver", "hostname", "direct_port", "https_port", "listeners")  # what a resolver is made of
 
 
 class Worker:
@@ -111,6 +113,7 @@ class Worker:
         self._is_begun = False
         self._is_stopping = False
         self._client_tls = ClientTLS()
+        self.outbound = OutboundTLS(self.events)
         self._tasks: set[asyncio.Task[object]] = set()
         self.channel: Channel = worker_channel(
             start,
@@ -170,7 +173,7 @@ class Worker:
         """The parts, in the order of a message's trip."""
         self.contexts, self.secrets = contexts, Secrets(swap.secrets)
         events = self.events
-        self.resolution = assemble(config, rng=random.random)
+        self.resolution = self._resolution(config)
         maildirs = MaildirDelivery(config.mail_root, config.hostname)
         self.callout = Callout(self._ask_line, self._route_of_domain, monotonic=time.monotonic)
         admission = self._admission(config)
@@ -205,13 +208,14 @@ class Worker:
         await mta.spool.start()
         mta.pool.start()
         self._spawn(self._watch())
+        self._spawn(self._refresh_policies())
 
     async def _change(self, config: EngineConfig, contexts: dict[str, ssl.SSLContext], swap: Swap) -> None:
         """Another configuration, in one turn of the loop. Queued mail finds its new way at its next try."""
         mta = self.mta
         admission = self._admission(config)
         if any(getattr(config, name) != getattr(mta.config, name) for name in _RESOLVES):
-            self.resolution = assemble(config, rng=random.random)
+            self.resolution = self._resolution(config)
             mta.pool.resolver = self.resolution.resolver
         self.contexts, self.secrets = contexts, Secrets(swap.secrets)
         self._know_accounts(config, swap)
@@ -317,17 +321,29 @@ class Worker:
 
     async def _connect(self, host: Host, destination: Destination) -> Connection:
         config = self.mta.config
-        connection = await Connection.open(
-            host,
-            destination,
-            hostname=config.hostname,
-            timeouts=config.timeouts,
-            tls=self._client_tls,
-            auth=self._credentials(destination),
-        )
-        if connection.tls_failure:
-            self.events.tls_fallback(connection.peer, connection.tls_failure)
+        try:
+            connection = await Connection.open(
+                host,
+                destination,
+                hostname=config.hostname,
+                timeouts=config.timeouts,
+                tls=self._client_tls,
+                auth=self._credentials(destination),
+            )
+        except Unreachable as error:
+            self.outbound.refused(host, destination, error)
+            raise
+        self.outbound.opened(host, destination, connection)
         return connection
+
+    def _resolution(self, config: EngineConfig) -> Resolution:
+        return assemble(
+            config,
+            rng=random.random,
+            policy_context=self._client_tls.policies,
+            is_keeping=True,
+            watch=self.outbound,
+        )
 
     def _credentials(self, destination: Destination) -> Credentials | None:
         username, password = destination.username, destination.password
@@ -472,6 +488,13 @@ class Worker:
             oldest = min(map(self._oldest, self.mta.backlog.lines()), default=flow.FOREVER)
             self.mta.spool.note_late(max(0.0, self.mta.clock() - oldest) if oldest != flow.FOREVER else 0.0)
             await asyncio.sleep(LATE_EVERY)
+
+    async def _refresh_policies(self) -> None:
+        """MTA-STS policies in use are fetched again in time; the first look tells whether the resolver validates."""
+        await self.resolution.resolver.look_ahead(self.mta.clock())
+        while not self._is_stopping:
+            await asyncio.sleep(POLICIES_EVERY * (0.5 + random.random()))
+            await self.resolution.policies.refresh()
 
     def _oldest(self, line: Line) -> float:
         """Since when the oldest ready mail of a destination waits; a site that is down holds its mail back itself."""

@@ -67,6 +67,7 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True,
     origin: int = 0
     message_id: str = ""  # the Message-ID field's value, for searching
     has_binary: bool = False  # content holds a bare CR, a bare LF or came as BINARYMIME: leaves by BDAT or re-encoded
+    credential: str = ""  # the SMTPCredential that submitted it
 
 
 class Status(enum.IntEnum):
@@ -92,6 +93,7 @@ class Reason(enum.StrEnum):
     CONNECT_TIMEOUT = "ConnectTimeout"
     TLS_FAILED = "TLSFailed"
     TLS_REQUIRED = "TLSRequired"
+    TLS_POLICY = "TLSPolicy"  # what the destination publishes (DANE, MTA-STS), or the rule wants it to, is not met
     AUTH_FAILED = "AuthFailed"
     GREETING_REFUSED = "GreetingRefused"
     EHLO_REFUSED = "EhloRefused"
@@ -175,12 +177,53 @@ class Destination(msgspec.Struct, frozen=True):
     rule: str = ""  # the RelayPolicy, "" = MailDomain or built-in
 
 
+class PolicyType(enum.StrEnum):
+    """Whose demand it is that a session meets, in the words of RFC 8460 4.4."""
+
+    NONE = "no-policy-found"
+    TLSA = "tlsa"
+    STS = "sts"
+
+
+class TLSFault(enum.StrEnum):
+    """What is wrong with a session's TLS: the result types of RFC 8460 4.3."""
+
+    NO_STARTTLS = "starttls-not-supported"
+    HOST_MISMATCH = "certificate-host-mismatch"
+    EXPIRED = "certificate-expired"
+    NOT_TRUSTED = "certificate-not-trusted"
+    VALIDATION = "validation-failure"
+    TLSA_INVALID = "tlsa-invalid"
+    DNSSEC_INVALID = "dnssec-invalid"
+    DANE_REQUIRED = "dane-required"
+    STS_FETCH = "sts-policy-fetch-error"
+    STS_INVALID = "sts-policy-invalid"
+    STS_WEBPKI = "sts-webpki-invalid"
+
+
+class Demand(NamedTuple):
+    """What the destination publishes about one of its hosts, for levels Best, DANE and MTASTS.
+
+    Sessions are shared only under equal demands (the site's key and the resumed TLS session's carry them).
+    """
+
+    level: TLSLevel  # MAY, ENCRYPT, VERIFY or DANE
+    policy: PolicyType = PolicyType.NONE
+    domain: str = ""  # the policy domain: MTA-STS the recipient's, DANE the host's name
+    tlsa: tuple[tuple[int, int, int, bytes], ...] = ()  # DANE: resolve.tlsa.TLSA, sorted
+    names: tuple[str, ...] = ()  # DANE: what a certificate may be valid for; the first is sent as SNI
+    is_testing: bool = False  # MTA-STS in testing: a failure is told, and the mail goes all the same
+    text: tuple[str, ...] = ()  # the policy as a report quotes it
+    mx: tuple[str, ...] = ()  # MTA-STS: its patterns
+
+
 class Host(NamedTuple):
     """One address to connect to. `name` is what the certificate must be valid for."""
 
     name: str
     address: str  # IPv4, IPv6 or, for HopKind.UNIX, a path
     port: int  # 0 for a path
+    demand: Demand | None = None  # None: the destination's level is all
 
 
 class Route(NamedTuple):

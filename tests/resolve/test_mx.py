@@ -272,7 +272,7 @@ def test_addresses_that_are_no_hosts_are_refused(address: str):
 
 def test_address_literals():
     found = routes({}, direct("[192.0.2.1]"), direct("[IPv6:2001:db8::1]"), direct("[x400:foo]"), direct("192.0.2.1"))
-    assert [one.hosts[0][1:] for one in found if isinstance(one, Route)] == [("192.0.2.1", 25), ("2001:db8::1", 25)]
+    assert [one.hosts[0][1:3] for one in found if isinstance(one, Route)] == [("192.0.2.1", 25), ("2001:db8::1", 25)]
     assert [one.reply.status for one in found if isinstance(one, Permanent)] == ["5.1.3", "5.1.2"]
     assert address_literal("[IPv6:::1]") == "::1"
     assert address_literal("example.org") == ""

@@ -5,7 +5,7 @@ each try, so that a changed manifest moves mail that is already queued.
 
 Rules
 - First the rules that say where mail goes (Direct, Smarthost, LMTP), as policy.py asks them; then the MailDomain;
-  then, for our own mail and for mail released from a Hold rule, Direct.
+  then, for our own mail, mail released from a Hold rule, and mail of accounts that no rule took, Direct.
 - None of them: there is no destination any more (the rule or MailDomain that took the mail is gone). The mail waits
   with Reason.NO_ROUTE; it does not leave by a way nobody wrote down.
 - Our own name or port among the hosts is not looked at here: resolve/ ends such lists.
@@ -14,7 +14,7 @@ Rules
 from __future__ import annotations
 
 from posthof_crds import names
-from posthof_crds.engine import ActionKind, Domain, Egress, EngineConfig, InboundMode, Rule
+from posthof_crds.engine import ActionKind, Domain, Egress, EngineConfig, InboundMode, Rule, TLSLevel
 from posthof_pod.admit.policy import CompiledPolicy, Facts
 from posthof_pod.model import Destination, DestinationKind, Envelope, Origin, Recipient
 
@@ -50,7 +50,8 @@ class Routes:
         if domain in self._ours:
             return ours
         is_released = self.disposition(recipient) is ActionKind.HOLD
-        return self._direct(domain) if is_forwarded or is_released else None
+        is_submitted = bool(envelope.credential) and not recipient.rule
+        return self._direct(domain) if is_forwarded or is_released or is_submitted else None
 
     def _way_out(self, envelope: Envelope, recipient: Recipient, *, is_forwarded: bool) -> Rule | None:
         facts = Facts(
@@ -60,6 +61,7 @@ class Routes:
             recipient.address,
             origin=Origin(envelope.origin),
             is_forwarded=is_forwarded,
+            credential=envelope.credential,
         )
         return self._policy.way_out(facts, recipient.rule)
 
@@ -89,6 +91,7 @@ class Routes:
                 key=f"direct:{domain}",
                 kind=DestinationKind.DIRECT,
                 name=domain,
+                tls=TLSLevel.BEST,
                 egress=config.egress,
                 limits=config.limits,
                 retry=config.retry,

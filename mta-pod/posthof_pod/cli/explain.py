@@ -28,7 +28,7 @@ from posthof_pod.admit.recipients import Recipients
 from posthof_pod.admit.route import Routes
 from posthof_pod.cli import check
 from posthof_pod.cli.effective import action
-from posthof_pod.model import Destination, DestinationKind, Envelope, Recipient
+from posthof_pod.model import Destination, DestinationKind, Envelope, Host, PolicyType, Recipient
 from posthof_pod.replies import Failure, Reply
 
 _TLS = {
@@ -36,6 +36,9 @@ _TLS = {
     TLSLevel.MAY: "May: used where it is offered, plain text otherwise",
     TLSLevel.ENCRYPT: "Encrypt: demanded, any certificate",
     TLSLevel.VERIFY: "Verify: demanded, with a certificate valid for the host's name",
+    TLSLevel.DANE: "DANE: demanded, with a certificate that the host's TLSA records name",
+    TLSLevel.MTASTS: "MTASTS: demanded, as the domain's MTA-STS policy says",
+    TLSLevel.BEST: "Best: the strictest that the destination publishes",
 }
 _DNS_SECONDS = 20.0
 
@@ -225,7 +228,7 @@ async def _hosts(resolver: Any, destination: Destination) -> list[str]:
     """The hosts in the order of the tries, or why there are none."""
     try:
         async with asyncio.timeout(_DNS_SECONDS):
-            route = await resolver.route(destination, time.monotonic())
+            route = await resolver.route(destination, time.time())
     except Failure as failure:
         return [f"no hosts: {failure.reason} ({failure.reply})"]
     except TimeoutError:
@@ -233,5 +236,19 @@ async def _hosts(resolver: Any, destination: Destination) -> list[str]:
     lines = ["hosts, in the order of the tries:"]
     for number, host in enumerate(route.hosts, 1):
         place = f"[{host.address}]:{host.port}" if host.port else host.address
-        lines.append(f"  {number}. {host.name}{place}" if host.port else f"  {number}. {place}")
+        line = f"  {number}. {host.name}{place}" if host.port else f"  {number}. {place}"
+        lines.append(f"{line}, {_demanded(host)}" if host.demand is not None else line)
     return lines
+
+
+def _demanded(host: Host) -> str:
+    """What the destination publishes about TLS with this host."""
+    demand = host.demand
+    if demand is None or demand.policy is PolicyType.NONE:
+        return "TLS as May: nothing is published"
+    if demand.policy is PolicyType.STS:
+        mode = "testing" if demand.is_testing else "enforced"
+        return f"MTA-STS of {demand.domain} ({mode}): a certificate valid for the host's name"
+    if demand.level is TLSLevel.DANE:
+        return f"DANE: {'; '.join(text[:24] for text in demand.text)}"
+    return "DANE: TLS, any certificate (no TLSA record can be used)"

@@ -19,8 +19,8 @@ from contextlib import aclosing
 from posthof_crds.engine import Timeouts
 from posthof_pod.deliver.auth import Credentials
 from posthof_pod.deliver.letter import AT_ONCE, PIECE, BodyReader, Letter, Outgoing, pieces, plan, prepare
-from posthof_pod.deliver.opening import ENHANCED, Opening, Unreachable, readable
-from posthof_pod.deliver.tls import ClientTLS
+from posthof_pod.deliver.opening import ENHANCED, Fault, Opening, Unreachable, readable
+from posthof_pod.deliver.tls import ClientPair, ClientTLS
 from posthof_pod.deliver.wire import Wire
 from posthof_pod.model import Destination, DestinationKind, Host, Outcome, Reason, Status
 from posthof_pod.smtp.client import (
@@ -35,7 +35,7 @@ from posthof_pod.smtp.client import (
 from posthof_pod.smtp.extensions import Extensions
 from posthof_pod.smtp.replyline import Broken, PeerReply
 
-__all__ = ["BodyReader", "Connection", "Outgoing", "Unreachable", "readable"]
+__all__ = ["BodyReader", "Connection", "Fault", "Outgoing", "Unreachable", "readable"]
 
 HELD = 1048576  # bytes: of a content up to this the dots are doubled in one go
 CHUNK = 262144  # bytes of a BDAT chunk that is not the last
@@ -63,6 +63,7 @@ class Connection:
         "_timeouts",
         "_wire",
         "extensions",
+        "faults",
         "host",
         "peer",
         "tls",
@@ -79,12 +80,14 @@ class Connection:
         is_lmtp: bool,
         tls: str = "",
         tls_failure: str = "",
+        faults: tuple[Fault, ...] = (),
     ) -> None:
+        self.faults = faults  # TLS failures on the way to this session
         self.extensions = extensions
         self.host = host
         self.peer = readable(host)
-        self.tls = tls  # "TLSv1.3 TLS_AES_256_GCM_SHA384", "" for plain text
-        self.tls_failure = tls_failure  # why a session of level May is in plain text although TLS was offered
+        self.tls = tls  # "TLSv1.3 TLS_AES_256_GCM_SHA384 verified", "" for plain text
+        self.tls_failure = tls_failure  # why the session has less TLS than it was meant to have
         self._wire = wire
         self._timeouts = timeouts
         self._lmtp = is_lmtp
@@ -104,11 +107,12 @@ class Connection:
         tls: ClientTLS | None = None,
         auth: Credentials | None = None,
         local_address: str = "",
+        pair: ClientPair | None = None,
     ) -> Connection:
         """Connect, greet, encrypt by the destination's level, log in. Raises Unreachable.
 
         `hostname` is for EHLO where the destination's egress names none. `local_address`: the source address, "" for
-        the egress address of the host's family.
+        the egress address of the host's family. `pair`: the certificate we show.
         """
         opening = Opening(
             host,
@@ -118,6 +122,7 @@ class Connection:
             tls=tls or ClientTLS(),
             auth=auth,
             local_address=local_address,
+            pair=pair,
         )
         opened = await opening.run()
         return cls(
@@ -128,7 +133,14 @@ class Connection:
             is_lmtp=destination.kind is DestinationKind.LMTP,
             tls=opened.tls,
             tls_failure=opened.tls_failure,
+            faults=opened.faults,
         )
+
+    @property
+    def source(self) -> str:
+        """Our own address of this session, "" for a path."""
+        place = self._wire.transport.get_extra_info("sockname")
+        return str(place[0]) if isinstance(place, tuple) else ""
 
     @property
     def messages(self) -> int:

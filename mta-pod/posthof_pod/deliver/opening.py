@@ -1,18 +1,27 @@
-"""How a session comes about: connect, banner, EHLO, TLS, AUTH. Foreign errors become Unreachable here, once."""
+"""How a session comes about: connect, banner, EHLO, TLS, AUTH. Foreign errors become Unreachable here, once.
+
+Rules about TLS
+- What the host must prove is its Demand (resolve/demands.py), or the destination's level where it has none. Nothing
+  is said to the host, EHLO included, before it is proven.
+- Only level May goes on in plain text where TLS fails, and an MTA-STS policy in testing without its proof; both are
+  told (`tls_failure`). Every failure is kept with its name in RFC 8460 (`faults`), whether mail went or not.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
 import ssl
-from collections.abc import Generator
+import time
+from collections.abc import Generator, Hashable
 from typing import Any, NamedTuple, TypeVar
 
 from posthof_crds.engine import Timeouts, TLSLevel
+from posthof_pod.deliver import dane
 from posthof_pod.deliver.auth import Credentials, authenticate
-from posthof_pod.deliver.tls import ClientTLS, server_name
+from posthof_pod.deliver.tls import RESUME, ClientPair, ClientTLS, Kept, chain_of, server_name
 from posthof_pod.deliver.wire import Wire
-from posthof_pod.model import Destination, DestinationKind, Host, Reason
+from posthof_pod.model import Demand, Destination, DestinationKind, Host, Reason, TLSFault
 from posthof_pod.smtp.client import Ask, Hello, Refused, introduce
 from posthof_pod.smtp.extensions import Extensions
 from posthof_pod.smtp.replyline import Broken, PeerReply
@@ -44,9 +53,18 @@ class Unreachable(Exception):
     """
 
     def __init__(
-        self, reason: Reason, host: str, reply: str, *, code: int = 0, enhanced: str = "", is_permanent: bool = False
+        self,
+        reason: Reason,
+        host: str,
+        reply: str,
+        *,
+        code: int = 0,
+        enhanced: str = "",
+        is_permanent: bool = False,
+        fault: TLSFault | None = None,
     ) -> None:
         super().__init__(f"{host}: {reply}")
+        self.faults: tuple[Fault, ...] = (Fault(fault, reply),) if fault is not None else ()
         self.reason = reason
         self.host = host
         self.reply = reply
@@ -55,15 +73,27 @@ class Unreachable(Exception):
         self.is_permanent = is_permanent
 
 
+class Fault(NamedTuple):
+    """A TLS failure, as a report tells it."""
+
+    kind: TLSFault
+    why: str
+
+
 class Opened(NamedTuple):
     wire: Wire
     extensions: Extensions
-    tls: str  # "TLSv1.3 TLS_AES_256_GCM_SHA384", "" for plain text
-    tls_failure: str  # why a session of level May is in plain text although TLS was offered
+    tls: str  # "TLSv1.3 TLS_AES_256_GCM_SHA384 DANE 3 1 1": what was proven stands last; "" for plain text
+    tls_failure: str  # why a session has less than it was meant to have: level May in plain text, MTA-STS in testing
+    faults: tuple[Fault, ...] = ()
 
 
 class _HandshakeFailed(Exception):
-    """TLS did not come about; the text says why."""
+    """TLS did not come about, or proved nothing; the text says why."""
+
+    def __init__(self, fault: TLSFault, why: str) -> None:
+        super().__init__(why)
+        self.fault = fault
 
 
 def readable(host: Host) -> str:
@@ -72,7 +102,7 @@ def readable(host: Host) -> str:
 
 
 class Opening:
-    """One attempt to get a session, in plain text a second time where level May allows it."""
+    """One attempt to get a session, with less a second time where the level allows it."""
 
     def __init__(
         self,
@@ -84,11 +114,18 @@ class Opening:
         tls: ClientTLS,
         auth: Credentials | None,
         local_address: str,
+        pair: ClientPair | None = None,
     ) -> None:
         egress = destination.egress
         self._host = host
         self._who = readable(host)
-        self._level = destination.tls
+        demand = host.demand
+        self._demand = demand
+        self._level = _level_of(destination) if demand is None else demand.level
+        self._is_testing = demand is not None and demand.is_testing
+        self._pair = pair
+        self._verdict = ""
+        self._resumed: Kept | None = None
         self._name = egress.helo or hostname
         self._timeouts = timeouts
         self._tls = tls
@@ -100,22 +137,50 @@ class Opening:
 
     async def run(self) -> Opened:
         """Raises Unreachable."""
-        try:
-            return await self._try(self._level)
-        except _HandshakeFailed as error:
-            failure = str(error)
-        if self._level is not TLSLevel.MAY or self._is_implicit:
-            raise Unreachable(Reason.TLS_FAILED, self._who, failure)
-        opened = await self._try(TLSLevel.NONE)
-        return opened._replace(tls_failure=failure)
+        faults: list[Fault] = []
+        steps = self._steps()
+        for level in steps:
+            try:
+                opened = await self._try(level)
+            except _HandshakeFailed as error:
+                faults.append(Fault(error.fault, str(error)))
+                if level is steps[-1]:
+                    raise self._unreachable(Reason.TLS_FAILED, faults) from None
+            except Unreachable as error:
+                faults += error.faults
+                if level is steps[-1] or error.reason is not Reason.TLS_REQUIRED:
+                    error.faults = tuple(faults)
+                    raise
+            else:
+                is_less = level is not steps[0] or opened.tls_failure
+                faults += opened.faults
+                return opened._replace(tls_failure=faults[0].why if is_less else "", faults=tuple(faults))
+        raise AssertionError("the last step returns or raises")
+
+    def _steps(self) -> list[TLSLevel]:
+        """The levels to try, strictest first. More than one only where the policy allows less."""
+        if self._is_testing:
+            return [self._level, TLSLevel.MAY, TLSLevel.NONE]
+        if self._level is TLSLevel.MAY and not self._is_implicit:
+            return [TLSLevel.MAY, TLSLevel.NONE]
+        return [self._level]
+
+    def _unreachable(self, reason: Reason, faults: list[Fault]) -> Unreachable:
+        error = Unreachable(reason, self._who, faults[-1].why)
+        error.faults = tuple(faults)
+        return error
 
     async def _try(self, level: TLSLevel) -> Opened:
+        self._trying, self._verdict, self._resumed = level, "", None
         wire = await self._connect()
         try:
-            return await self._greet(wire, level)
+            opened = await self._greet(wire, level)
+            self._lay_by(wire)
+            return opened
         except Refused as error:
             wire.quit()
             is_host = error.reason in {Reason.GREETING_REFUSED, Reason.EHLO_REFUSED}
+            is_tls = error.reason is Reason.TLS_REQUIRED
             raise Unreachable(
                 error.reason,
                 self._who,
@@ -123,6 +188,7 @@ class Opening:
                 code=error.code,
                 enhanced=error.enhanced,
                 is_permanent=is_host and error.code >= 500,
+                fault=TLSFault.NO_STARTTLS if is_tls else None,
             ) from None
         except Broken as error:
             wire.give_up(Reason.PEER_BROKEN, str(error))
@@ -138,7 +204,12 @@ class Opening:
         if self._auth is not None:
             is_private = bool(cipher) or self._level is TLSLevel.NONE or self._is_path or self._is_loopback()
             await self._talk(wire, authenticate(self._auth, offer, is_private=is_private))
-        return Opened(wire, offer, f"{cipher[1]} {cipher[0]}" if cipher else "", "")
+        if cipher:
+            return Opened(wire, offer, " ".join(filter(None, (cipher[1], cipher[0], self._verdict))), "")
+        if level is not TLSLevel.MAY:
+            return Opened(wire, offer, "", "")
+        why = "STARTTLS was refused" if offer.starttls else "the host does not offer STARTTLS"
+        return Opened(wire, offer, "", why if offer.starttls else "", (Fault(TLSFault.NO_STARTTLS, why),))
 
     def _is_loopback(self) -> bool:
         try:
@@ -161,12 +232,15 @@ class Opening:
                     return (await loop.create_unix_connection(make, self._host.address))[1]
                 extra: dict[str, Any] = {}
                 if self._is_implicit:
-                    extra = {"ssl": self._tls.context(self._level), "server_hostname": self._server_name()}
+                    extra = {"ssl": self._context(), "server_hostname": self._server_name()}
                 source = (self._source, 0) if self._source else None
                 host = self._host
-                return (await loop.create_connection(make, host.address, host.port, local_addr=source, **extra))[1]
+                wire = (await loop.create_connection(make, host.address, host.port, local_addr=source, **extra))[1]
+                if self._is_implicit:
+                    self._prove(wire)
+                return wire
         except ssl.SSLError as error:
-            raise _HandshakeFailed(_tls_words(error)) from None
+            raise self._not_shaken(error) from None
         except TimeoutError as error:
             is_ours = error.errno is None
             text = f"no connection within {times.connect:g} s" if is_ours else "the connection timed out"
@@ -208,7 +282,7 @@ class Opening:
             transport = await loop.start_tls(
                 wire.transport,
                 wire,
-                self._tls.context(self._level),
+                self._context(),
                 server_hostname=self._server_name() or None,
                 ssl_handshake_timeout=min(HANDSHAKE_PATIENCE, self._timeouts.command),
             )
@@ -216,17 +290,84 @@ class Opening:
             OSError,
             ValueError,
         ) as error:  # ssl.SSLError is an OSError; a name no certificate can have: ValueError
-            raise _HandshakeFailed(_tls_words(error)) from None
+            raise self._not_shaken(error) from None
         if transport is None:
-            raise _HandshakeFailed("TLS handshake failed: the host closed the connection")
+            raise self._not_shaken(ConnectionResetError("the host closed the connection"))
         wire.transport = transport
         if wire.is_over:
             raise Unreachable(
                 Reason.PEER_BROKEN, self._who, "the host spoke in plain text behind its 220 to STARTTLS"
             )
+        self._prove(wire)
+
+    # --- what TLS proves
 
     def _server_name(self) -> str:
-        return server_name(self._host.name, self._level)
+        """DANE names the place of the records (RFC 7672 8.1)."""
+        names = self._demand.names if self._demand is not None else ()
+        return server_name(names[0] if names else self._host.name, self._trying)
+
+    def _key(self) -> Hashable:
+        """What must be the same for a session to be resumed."""
+        host = self._host
+        return host.name, host.port, self._trying, host.demand, self._pair
+
+    def _context(self) -> ssl.SSLContext:
+        """The context for this try; the session to be resumed is laid down for it."""
+        self._resumed = self._tls.kept(self._key())
+        RESUME.set(self._resumed.session if self._resumed is not None else None)
+        return self._tls.context(self._trying, self._pair)
+
+    def _prove(self, wire: Wire) -> None:
+        """After a handshake: the chain is the one that was demanded. Raises _HandshakeFailed."""
+        connection = wire.transport.get_extra_info("ssl_object")
+        if connection.session_reused and self._resumed is not None:
+            self._verdict = self._resumed.verdict
+            return
+        self._resumed = None
+        if self._trying is TLSLevel.VERIFY:
+            self._verdict = "verified"
+        elif self._trying is TLSLevel.DANE:
+            demand = self._demand or Demand(TLSLevel.DANE)
+            try:
+                record = dane.verify(chain_of(connection), demand.tlsa, demand.names, time.time())
+            except dane.Mismatch as error:
+                wire.give_up(Reason.TLS_FAILED, str(error))
+                raise _HandshakeFailed(error.fault, f"DANE: {error}") from None
+            self._verdict = f"DANE {record}"
+
+    def _lay_by(self, wire: Wire) -> None:
+        """Keep the session: its tickets came before the answer to the EHLO inside it."""
+        connection = wire.transport.get_extra_info("ssl_object")
+        if connection is not None:
+            until = self._resumed.until if self._resumed is not None else 0.0
+            self._tls.keep(self._key(), connection.session, self._verdict, until=until)
+
+    def _not_shaken(self, error: Exception) -> _HandshakeFailed:
+        if self._resumed is not None:
+            self._tls.forget(self._key())
+        return _HandshakeFailed(_fault_of(error), _tls_words(error))
+
+
+def _level_of(destination: Destination) -> TLSLevel:
+    """Of a host without a Demand: nothing was looked for (a callout, LMTP, a path), so nothing can be proven."""
+    if destination.tls is TLSLevel.BEST:
+        return TLSLevel.MAY
+    return TLSLevel.VERIFY if destination.tls in (TLSLevel.DANE, TLSLevel.MTASTS) else destination.tls
+
+
+_FAULTS = {
+    10: TLSFault.EXPIRED,
+    62: TLSFault.HOST_MISMATCH,
+    64: TLSFault.HOST_MISMATCH,
+    **dict.fromkeys((2, 18, 19, 20, 21, 27), TLSFault.NOT_TRUSTED),
+}
+"""By OpenSSL's X509_V_ERR_ numbers."""
+
+
+def _fault_of(error: Exception) -> TLSFault:
+    code = error.verify_code if isinstance(error, ssl.SSLCertVerificationError) else 0
+    return _FAULTS.get(code, TLSFault.VALIDATION)
 
 
 def _tls_words(error: Exception) -> str:

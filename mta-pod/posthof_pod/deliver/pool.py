@@ -13,6 +13,10 @@ Rules
   host's reply: a twentieth of the queue and 20 at least, in their order, so that a long queue for a host that is down
   costs little; the others stay ready and have their turn within 20 probes (decision 0008). A site that is down gets
   one probe, with pauses (Window).
+- A site's limits are the fleet's: what this worker may use of them says its `portion` (schedule/slices.py), which moves
+  with the clock and the fleet. Sessions beyond it end after their batch, idle ones at once.
+- Messages and connections per minute come out of the site's buckets (schedule/rates.py); what waits for one is fed by
+  the tick.
 - Sessions of the worker are bounded by `capacity`; sites that wait for room get one place each in turn, an idle
   session of another site makes room, and busy ones end after their batch.
 - Maildirs are a site without connections: up to 8 batches at once.
@@ -35,6 +39,7 @@ from posthof_pod.replies import Failure, Permanent, Temporary
 from posthof_pod.schedule.backlog import Backlog, State
 from posthof_pod.schedule.concurrency import Window
 from posthof_pod.schedule.line import Line
+from posthof_pod.schedule.slices import Portion
 
 TICK = 0.25  # seconds between looks at due times, idle sessions and probes
 TIDY = 60.0  # seconds between removals of what nothing needs any more
@@ -95,8 +100,10 @@ class Pool:
         watcher: Watcher,
         capacity: int,
         clock: Callable[[], float],
+        portion: Portion | None = None,
     ) -> None:
-        """`connect` raises Unreachable. `attempt`: True to go on with this connection. `clock`: unix seconds."""
+        """`connect` raises Unreachable. `attempt`: True to go on with this connection. `clock`: unix seconds.
+        `portion`: what of the sites' limits is ours; None: everything."""
         self._backlog = backlog
         self._resolver = resolver
         self._connect = connect
@@ -105,6 +112,8 @@ class Pool:
         self._watcher = watcher
         self.capacity = capacity
         self._clock = clock
+        self._portion = Portion() if portion is None else portion
+        self._edition = self._portion.edition  # of the portion that the sites know
         self._targets: dict[Line, _Target] = {}
         self._sites: dict[str, Site] = {}
         self._waiting: deque[Site] = deque()  # for capacity
@@ -179,6 +188,19 @@ class Pool:
         target = self._targets.get(line) if line is not None else None
         return target.site.status(self._clock()) if target is not None and target.site is not None else None
 
+    def share(self) -> None:
+        """The portion has changed: sites follow."""
+        self._edition = self._portion.edition
+        for site in self._sites.values():
+            site.follow(self._portion)
+            self._trim(site)
+        self.kick()
+
+    @property
+    def is_within(self) -> bool:
+        """Whether no site has more sessions than are ours."""
+        return all(len(site.sessions) <= site.most for site in self._sites.values() if not site.is_local)
+
     @property
     def open_sessions(self) -> int:
         """Sessions with other hosts, those being opened included."""
@@ -218,7 +240,7 @@ class Pool:
 
     def _feed(self, site: Site, now: float) -> None:
         """Give idle sessions work, and open more where that is not enough."""
-        if site.is_failing:
+        if site.is_failing or not site.may_send(now):
             return
         if site.idle:
             self._feed_idle(site, now)
@@ -233,7 +255,7 @@ class Pool:
             self._waiting.append(site)
 
     def _feed_idle(self, site: Site, now: float) -> None:
-        while site.idle and site.next_line() is not None:
+        while site.idle and site.next_line() is not None and site.may_send(now):
             session = site.idle.pop()
             if not session.is_usable:
                 session.give([])
@@ -242,9 +264,11 @@ class Pool:
 
     def _demand(self, site: Site, now: float) -> int:
         """How many sessions the site should open."""
-        allowed = site.window.allowed(now)
+        allowed = min(site.window.allowed(now), site.most)
         if site.window.failures:  # one at a time
             allowed = min(allowed, len(site.sessions) - site.connecting + 1)
+        if site.connects is not None:
+            allowed = min(allowed, len(site.sessions) + site.connects.left(now))
         if len(site.sessions) >= allowed:
             return 0
         brisk = site.brisk(now)
@@ -265,19 +289,27 @@ class Pool:
             site = self._waiting.popleft()
             site.is_waiting = False
             demand = 0 if site.is_failing or site.next_line() is None else self._demand(site, now)
-            if demand:
+            if demand and site.may_send(now):
                 self._begin(site, now)
             if demand > 1:
                 site.is_waiting = True
                 self._waiting.append(site)
+
+    def _trim(self, site: Site) -> None:
+        """End idle sessions that are not ours any more."""
+        while not site.is_local and site.idle and len(site.sessions) > site.most:
+            self._end_idle(site.idle[0])
+
+    def _end_idle(self, session: Session) -> None:
+        session.site.idle.remove(session)
+        session.give([])
 
     def _make_room(self) -> None:
         """End an idle session, the longest idle first, for each site that waits for capacity."""
         count = len(self._waiting)
         idle = [session for site in self._sites.values() if not site.is_local for session in site.idle]
         for session in sorted(idle, key=lambda one: one.idle_since)[:count]:
-            session.site.idle.remove(session)
-            session.give([])
+            self._end_idle(session)
 
     def _batch(self, site: Site, session: Session, now: float) -> list[Taken]:
         """Take from the line whose turn it is what this session should send next."""
@@ -290,10 +322,12 @@ class Pool:
             left = site.limits.messages_per_connection - session.sent
             count = assign.batch(
                 ready=line.ready,
-                allowed=int(site.window.limit),
+                allowed=min(int(site.window.limit), max(1, site.most)),
                 pace=site.pace,
                 most=max(1, min(assign.BATCH, left)),
             )
+            if site.messages is not None and not (count := site.messages.take(count, now)):
+                return []  # it idles until the tick feeds it
         take = self._backlog.take
         takens = [taken for _ in range(count) if (taken := take(line, now)) is not None]
         site.turn()
@@ -346,10 +380,12 @@ class Pool:
             else:
                 window = Window(limits.connections_start, limits.connections, destination.retry.intervals[0])
             site = self._sites[key] = Site(key, limits, window)
+            site.follow(self._portion)
         elif site.limits != destination.limits and key != LOCAL_SITE:
             site.limits = destination.limits
             site.window.most = max(1, site.limits.connections)
             site.window.limit = min(site.window.limit, float(site.window.most))
+            site.follow(self._portion)
         return site
 
     # --- act: the life of a session ----------------------------------------------------------------------------
@@ -364,6 +400,8 @@ class Pool:
         """Start a session; the caller made sure that it may exist."""
         session = Session(site, site.next_line(), now)
         site.sessions.add(session)
+        if site.connects is not None:
+            site.connects.take(1, now)
         site.connecting += 1
         self._open += not site.is_local
         session.task = self._spawn(self._live(session))
@@ -500,7 +538,7 @@ class Pool:
             return False
         if site.is_local:
             return True
-        if session.sent >= site.limits.messages_per_connection:
+        if session.sent >= site.limits.messages_per_connection or len(site.sessions) > site.most:
             return False
         return not assign.must_yield(
             sent=session.sent,
@@ -639,10 +677,12 @@ class Pool:
         now = self._clock()
         self._timer = self._loop.call_later(TICK, self._tick)
         self._backlog.wake_due(now)
+        self._portion.move(now)
+        if self._portion.edition != self._edition:
+            self.share()
         for site in list(self._sites.values()):
             for session in [one for one in site.idle if self._is_idle_too_long(one, now)]:
-                site.idle.remove(session)
-                session.give([])
+                self._end_idle(session)
             if site.lines:
                 self._feed(site, now)
         if now - self._tidied > TIDY:
@@ -678,7 +718,7 @@ def _unreachable(error: Unreachable) -> Setback:
     return Setback(error.reason, error.code, error.enhanced, error.reply, error.host, error.is_permanent)
 
 
-_BY_STATUS = {"4.4.3": Reason.DNS_FAILED, "4.7.8": Reason.AUTH_FAILED}
+_BY_STATUS = {"4.4.3": Reason.DNS_FAILED, "4.7.5": Reason.TLS_POLICY, "4.7.8": Reason.AUTH_FAILED}
 
 
 def _no_route(failure: Failure) -> Setback:

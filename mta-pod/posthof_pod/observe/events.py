@@ -35,6 +35,7 @@ from posthof_pod.observe.log import Log
 from posthof_pod.observe.metrics import Histogram, Stats, labelled
 from posthof_pod.observe.ring import Ring
 from posthof_pod.replies import Reply
+from posthof_pod.smtp.gate import Session
 
 DELAYS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 60.0, 300.0, 1800.0, 3600.0, 14400.0, 86400.0)
 LEVELS = {"debug": 0, "info": 1, "warning": 2, "error": 3}
@@ -147,6 +148,36 @@ class Events:
         line.stage, line.reply, line.dsn = stage, str(reply), reply.status
         line.size, line.rule, line.reason, line.tls = size, rule, reason, tls
         self._line(line)
+
+    def authenticated(self, session: Session, mechanism: str, username: str) -> None:
+        """A client has proven who it is."""
+        self._login("authenticated", session, mechanism, username)
+
+    def not_authenticated(self, session: Session, mechanism: str, username: str, why: str) -> None:
+        """It has not. `why` is exact; the client hears the same words each time."""
+        self._login("not_authenticated", session, mechanism, username, why)
+
+    def _login(self, event: str, session: Session, mechanism: str, username: str, why: str = "") -> None:
+        self._count(f'posthof_{event}_total{{mechanism="{mechanism}"}}')
+        line = Line(self._now(), event, self.worker)
+        line.client, line.client_name, line.listener = session.client, session.helo, session.listener
+        line.role, line.tls, line.reason, line.detail = session.role, session.tls, why, f"{mechanism} {username}"
+        line.name = session.credential
+        self._line(line)
+
+    def submission_refused(self, session: Session, sender: str, reply: Reply) -> None:
+        """After the dot: the account may not send this."""
+        self.refused(
+            "data",
+            reply,
+            client=session.client,
+            client_name=session.helo,
+            listener=session.listener,
+            role=session.role,
+            sender=sender,
+            reason=f"SMTPCredential {session.credential}",
+            tls=session.tls,
+        )
 
     def session_ended(
         self,
@@ -309,6 +340,21 @@ class Events:
     def tls_fallback(self, relay: str, why: str) -> None:
         """TLS to this host failed and plain text was allowed."""
         self._house("tls_fallback", "posthof_tls_fallbacks_total", relay=relay, reason=why)
+
+    def tls_failed(self, kind: str) -> None:
+        """TLS did not come about, or proved nothing; whoever needed it says so with the mail."""
+        self._count(f'posthof_tls_failures_total{{result="{kind}"}}')
+
+    def dnssec(self, holds: bool, why: str) -> None:
+        """Whether the resolver validates, so that DANE is possible: known at the start, and told when it changes."""
+        if holds:
+            self._house("dnssec_validates", "")
+        else:
+            self._house("dnssec_missing", "posthof_dnssec_missing_total", reason=f"DANE is off: {why}", level=WARNING)
+
+    def sts_failed(self, domain: str, kind: str, why: str) -> None:
+        """An MTA-STS policy that is announced could not be had, or an MX host is not in it."""
+        self._house("sts_failed", f'posthof_sts_failures_total{{result="{kind}"}}', name=domain, reason=why)
 
     def site_down(self, site: str, reason: Reason, reply: str) -> None:
         """No host of a destination answers: its mail waits for a probe."""

@@ -18,21 +18,25 @@ class AliasLoop(Exception):
 
 
 class Found(NamedTuple):
-    """The records at the end of the aliases. `exists`: the last name does. `until`: when the first of it ends."""
+    """The records at the end of the aliases. `exists`: the last name does. `until`: when the first of it ends.
+    `is_secure`: every answer on the way was validated."""
 
     name: str
     exists: bool
     data: tuple[Data, ...]
     until: float
+    is_secure: bool = False
 
 
 async def find(lookup: Lookup, name: str, kind: str, now: float) -> Found:
     """Ask for `kind` and follow aliases, asking again where an answer ends with one. Raises AliasLoop."""
     seen = {name}
     until = float("inf")
+    is_secure = True
     while True:
         result = await lookup(name, kind, now)
         until = min(until, result.until)
+        is_secure = is_secure and result.is_secure
         asked = name
         while target := _alias(result.records, name):
             name = target
@@ -41,7 +45,7 @@ async def find(lookup: Lookup, name: str, kind: str, now: float) -> Found:
             seen.add(name)
         data = tuple(record.data for record in result.records if record.name == name and record.kind == kind)
         if data or name == asked:
-            return Found(name, result.exists, data, until)
+            return Found(name, result.exists, data, until, is_secure)
 
 
 def _alias(records: tuple[Record, ...], name: str) -> str:

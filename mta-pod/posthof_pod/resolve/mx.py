@@ -23,11 +23,14 @@ import ipaddress
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from posthof_crds.engine import HopKind, NextHop
+from posthof_crds.engine import HopKind, NextHop, TLSLevel
 from posthof_pod.model import Destination, DestinationKind, Host, Route
 from posthof_pod.replies import Failure, Permanent, Reply, Temporary
+from posthof_pod.resolve.demands import NOT_IN_POLICY, PUBLISHED, Demands, Place, left
 from posthof_pod.resolve.follow import AliasLoop, Found, Lookup, find
 from posthof_pod.resolve.own import Own, has_route
+from posthof_pod.resolve.stspolicy import Mode, Policy
+from posthof_pod.resolve.tlsa import TLSA
 from posthof_pod.resolve.wire import BadName, Unanswered
 
 MOST_ADDRESSES = 5
@@ -57,6 +60,7 @@ class Plan(NamedTuple):
     ranks: tuple[tuple[Target, ...], ...]
     until: float = FOREVER
     is_path: bool = False
+    is_secure: bool = False  # validated, or named by the configuration
 
 
 class Resolver:
@@ -73,11 +77,16 @@ class Resolver:
         hosts: Callable[[str], Sequence[str]] = lambda _: (),
         route_known: Callable[[str], bool] = has_route,
         peek: Callable[[str, str, float], object | None] = lambda _name, _kind, _now: None,
+        demands: Demands | None = None,
+        outside_policy: Callable[[Policy, str], object] = lambda _policy, _host: None,
     ) -> None:
         """`search`: search domains and ndots, `hosts`: addresses in /etc/hosts; both only for names of next hops.
 
-        `peek`: what the cache holds, None where `lookup` would have to ask.
+        `peek`: what the cache holds, None where `lookup` would have to ask. `outside_policy(policy, host)` is told of
+        an MX host that the domain's MTA-STS policy does not name.
         """
+        self._demands = demands or Demands(lookup)
+        self._outside_policy = outside_policy
         self._lookup = lookup
         self._peek = peek
         self._own = own
@@ -98,9 +107,13 @@ class Resolver:
         plans: list[Plan] = []
         hosts: list[Host] = []
         until = FOREVER
+        is_published = destination.tls in PUBLISHED and destination.kind is not DestinationKind.LMTP
+        policy = await self._demands.policy(destination, now) if is_published else None
         for hop in hops:
             try:
                 plan = await self._plan(hop, now)
+                if policy is not None:
+                    plan = self._within(plan, policy, destination)
                 plans.append(plan)
                 found, ends = await self._addresses(plan, destination, now)
             except (Temporary, Permanent) as failure:
@@ -110,8 +123,28 @@ class Resolver:
             until = min(until, plan.until, ends)
         if not hosts:
             raise _worst(failures, is_configured=destination.kind is not DestinationKind.DIRECT)
-        site = site_key(destination, [rank for plan in plans for rank in plan.ranks])
+        ranks = [rank for plan in plans for rank in plan.ranks]
+        tls = str(destination.tls)
+        if is_published:
+            places = [Place(target.name, target.port) for rank in ranks for target in rank]
+            is_secure = all(plan.is_secure for plan in plans)
+            wanted = await self._demands.of(destination, places, policy, now, is_secure=is_secure)
+            hosts, tls, until = left(destination, hosts, wanted), wanted.key, min(until, wanted.until)
+        site = site_key(destination, ranks, tls)
         return Route(site, tuple(hosts[:MOST_ADDRESSES]), max(until, now + SHORTEST_ROUTE))
+
+    def _within(self, plan: Plan, policy: Policy, destination: Destination) -> Plan:
+        """The hosts that the domain's MTA-STS policy names (RFC 8461 4.1); in testing all of them, and it is told."""
+        outside = {target.name for rank in plan.ranks for target in rank if not policy.has(target.name)}
+        for name in sorted(outside):
+            self._outside_policy(policy, name)
+        if not outside or (policy.mode is Mode.TESTING and destination.tls is not TLSLevel.MTASTS):
+            return plan
+        ranks = (tuple(target for target in rank if target.name not in outside) for rank in plan.ranks)
+        kept = tuple(rank for rank in ranks if rank)
+        if not kept:
+            raise Temporary(NOT_IN_POLICY, f"{policy.domain}: its policy names {', '.join(policy.mx)}")
+        return plan._replace(ranks=kept)
 
     async def _plan(self, hop: NextHop, now: float) -> Plan:
         if hop.kind is HopKind.UNIX:
@@ -120,7 +153,7 @@ class Resolver:
             return await self._srv(hop.name, now)
         literal = address_literal(hop.name)
         if literal or hop.kind is HopKind.HOST:
-            return Plan(((Target(literal or hop.name.rstrip(".").lower(), hop.port),),))
+            return Plan(((Target(literal or hop.name.rstrip(".").lower(), hop.port),),), is_secure=not literal)
         return await self._mx(hop.name, hop.port, now)
 
     async def _mx(self, domain: str, port: int, now: float) -> Plan:
@@ -134,7 +167,7 @@ class Resolver:
             if records:
                 raise Permanent(NO_MAIL, f"{domain}: null MX")
             # NXDOMAIN for MX is not believed alone: some servers answer so for a name that has an address
-            return Plan(((Target(found.name, port),),), found.until)
+            return Plan(((Target(found.name, port),),), found.until, is_secure=found.is_secure)
         own = min((preference for preference, host in usable if self._own.is_name(host)), default=1 << 16)
         ranks = [
             tuple(self._shuffled([Target(host, port) for p, host in usable if p == preference]))
@@ -143,12 +176,14 @@ class Resolver:
         ]
         if not ranks:
             raise Permanent(LOOP, f"{domain}: the best MX is this server")
-        return Plan(tuple(ranks), found.until)
+        return Plan(tuple(ranks), found.until, is_secure=found.is_secure)
 
     async def _srv(self, name: str, now: float) -> Plan:
         """RFC 2782: by priority, inside one in an order drawn by weight."""
         found = await self._find(name.rstrip(".").lower(), "SRV", now)
-        records = sorted(data for data in found.data if isinstance(data, tuple) and len(data) == 4)[:MOST_HOSTS]
+        records = sorted(
+            data for data in found.data if isinstance(data, tuple) and len(data) == 4 and not isinstance(data, TLSA)
+        )[:MOST_HOSTS]
         usable = [record for record in records if record[3] != "."]
         if not usable:
             said = "the service is not offered" if records else "no SRV record"
@@ -157,7 +192,16 @@ class Resolver:
         for priority in sorted({record[0] for record in usable}):
             weighted = [(record[1], Target(record[3], record[2])) for record in usable if record[0] == priority]
             ranks.append(tuple(self._drawn(weighted)))
-        return Plan(tuple(ranks), found.until)
+        return Plan(tuple(ranks), found.until, is_secure=found.is_secure)
+
+    async def look_ahead(self, now: float) -> None:
+        """Find out, and tell, whether the resolver validates, before the first mail needs to know."""
+        if self._demands.validation is not None:
+            await self._demands.validation.holds(now)
+
+    async def addresses(self, name: str, now: float) -> list[str]:
+        """The addresses of a host of the world, IPv4 first. Raises Temporary, Permanent."""
+        return [address for address in (await self._both_families(name, now))[0] if _is_usable(address)]
 
     def _shuffled(self, targets: list[Target]) -> list[Target]:
         return [target for _, target in sorted((self._rng(), target) for target in targets)]
@@ -304,8 +348,11 @@ def address_literal(name: str) -> str:
         return ""
 
 
-def site_key(destination: Destination, ranks: Sequence[Sequence[Target]]) -> str:
-    """What two destinations must share to share sessions: hosts by rank, ports, protocol, TLS, identity, policy."""
+def site_key(destination: Destination, ranks: Sequence[Sequence[Target]], tls: str) -> str:
+    """What two destinations must share to share sessions: hosts by rank, ports, protocol, TLS, identity, policy.
+
+    `tls`: the level, or what was found to be published: of two domains with the same hosts, one with an MTA-STS
+    policy and one without, neither gets the other's sessions."""
     ports = {target.port for rank in ranks for target in rank}
     names = ">".join(
         ",".join(sorted(target.name if len(ports) == 1 else f"{target.name}:{target.port}" for target in rank))
@@ -314,7 +361,7 @@ def site_key(destination: Destination, ranks: Sequence[Sequence[Target]]) -> str
     port = f":{ports.pop()}" if len(ports) == 1 else ""
     kind = "lmtp" if destination.kind is DestinationKind.LMTP else "smtp"
     egress = destination.egress
-    parts = [f"{kind}://{names}{port}", f"tls={destination.tls}"]
+    parts = [f"{kind}://{names}{port}", f"tls={tls}"]
     if destination.rule:
         parts.append(f"rule={destination.rule}")
     if egress.ipv4 or egress.ipv6 or egress.helo:

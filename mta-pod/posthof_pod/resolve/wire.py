@@ -21,6 +21,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from posthof_pod.resolve.tlsa import TLSA
+
 if TYPE_CHECKING:
     import dns.message
     import dns.name
@@ -30,9 +32,9 @@ _EDNS_SIZE = 1232
 _NEGATIVE_TTL = 60.0  # for a negative answer without SOA
 _RECHECK = 5.0  # seconds between looks at resolv.conf
 
-Data = str | bytes | tuple[int, str] | tuple[int, int, int, str]
+Data = str | bytes | tuple[int, str] | tuple[int, int, int, str] | TLSA
 """What a record holds: A, AAAA, CNAME, NS, PTR: text; TXT: bytes; MX: (preference, host); SRV: (priority, weight,
-port, host)."""
+port, host); TLSA: a resolve.tlsa.TLSA."""
 
 
 class Record(NamedTuple):
@@ -273,6 +275,8 @@ def _data(rdata: Any) -> Data | None:
         return int(rdata.priority), int(rdata.weight), int(rdata.port), _host(rdata.target)
     if kind == "TXT":
         return b"".join(rdata.strings)
+    if kind == "TLSA":
+        return TLSA(int(rdata.usage), int(rdata.selector), int(rdata.mtype), bytes(rdata.cert))
     return None
 
 
