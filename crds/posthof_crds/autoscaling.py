@@ -27,7 +27,7 @@ def not_zero(value: int) -> int:
 class Targets(Part):
     """How busy pods may be. The largest answer of them counts."""
 
-    oldest_ready: Annotated[Duration, seconds_between("5s", "1d")] = 60.0
+    oldest_ready: Annotated[Duration, seconds_between("5s", "1d")] = 300.0
     """Age of the oldest mail that waits for nothing but a worker. Mail that was put off, and mail whose destination
     takes no more just now, are not counted: more pods would not help them."""
 

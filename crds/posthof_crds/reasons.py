@@ -26,6 +26,7 @@ class Condition(enum.StrEnum):
     SPOOL_HEALTHY = "SpoolHealthy"
     CERTIFICATES_READY = "CertificatesReady"
     CLIENT_IP_PRESERVED = "ClientIPPreserved"
+    SCALING_ACTIVE = "ScalingActive"
     # MailDomain
     DNS_READY = "DNSReady"
     CONFLICTED = "Conflicted"
@@ -91,6 +92,15 @@ class Reason(enum.StrEnum):
     ADDRESSES_TRANSLATED = "AddressesTranslated"
     NODE_ADDRESSES_SEEN = "NodeAddressesSeen"
     NO_PUBLIC_LISTENER = "NoPublicListener"
+    WITHIN_TARGETS = "WithinTargets"
+    SCALING_UP = "ScalingUp"
+    SCALING_DOWN = "ScalingDown"
+    STABILIZING = "Stabilizing"
+    AT_MAXIMUM = "AtMaximum"
+    HELD_BY_MEMORY = "HeldByMemory"
+    DELEGATED = "Delegated"
+    KEDA_MISSING = "KEDAMissing"
+    SCALER_FAILED = "ScalerFailed"
 
     # DNS
     RECORDS_RIGHT = "RecordsRight"
@@ -170,6 +180,15 @@ MEANINGS: dict[Reason, str] = {
     Reason.ADDRESSES_TRANSLATED: "Clients may come with a node's address, so rules about clients do not count there.",
     Reason.NODE_ADDRESSES_SEEN: "Nearly all clients seem to be nodes of the cluster: their addresses are translated.",
     Reason.NO_PUBLIC_LISTENER: "There are listeners of role Internal alone, and these see the pods' own addresses.",
+    Reason.WITHIN_TARGETS: "The pods are neither too many nor too few; the message has the target that is nearest.",
+    Reason.SCALING_UP: "Pods are added; the message has the target that asks for them.",
+    Reason.SCALING_DOWN: "A pod is taken away: fewer have been enough for the whole stabilisation window.",
+    Reason.STABILIZING: "Fewer pods would be enough just now. If that lasts, one is taken away.",
+    Reason.AT_MAXIMUM: "More pods would be needed than autoscaling.max allows.",
+    Reason.HELD_BY_MEMORY: "Fewer pods would not hold all queued mail in memory, so none is taken away.",
+    Reason.DELEGATED: "Somebody else decides how many pods run: an HPA, KEDA, or who writes spec.replicas.",
+    Reason.KEDA_MISSING: "autoscaling.mode is KEDA, and this cluster has not its API.",
+    Reason.SCALER_FAILED: "The HPA or ScaledObject cannot decide; the message has its words.",
     Reason.RECORDS_RIGHT: "What is published is what is expected.",
     Reason.RECORDS_MISSING: "A record is not published; status.dnsRecords has its text.",
     Reason.RECORDS_DIFFER: "A record is published and says something else; status.dnsRecords has both texts.",
@@ -266,6 +285,22 @@ CONDITIONS: dict[str, tuple[ConditionText, ...]] = {
                 Reason.ADDRESSES_TRANSLATED,
                 Reason.NODE_ADDRESSES_SEEN,
                 Reason.NO_PUBLIC_LISTENER,
+            ),
+        ),
+        ConditionText(
+            Condition.SCALING_ACTIVE,
+            "The number of pods follows the work. There only with spec.autoscaling, or while mail holds pods.",
+            (
+                Reason.WITHIN_TARGETS,
+                Reason.STABILIZING,
+                Reason.SCALING_UP,
+                Reason.SCALING_DOWN,
+                Reason.AT_MAXIMUM,
+                Reason.HELD_BY_MEMORY,
+                Reason.DELEGATED,
+                Reason.KEDA_MISSING,
+                Reason.SCALER_FAILED,
+                Reason.NO_REPORTS,
             ),
         ),
         ConditionText(Condition.RECONCILING, "A change is on its way.", _RECONCILING, True),

@@ -45,7 +45,7 @@ def phase(look: Look, says: Iterable[Said]) -> str:
     if look.seen.assembly.problems:
         return "Invalid"
     if by_type[Condition.READY].is_true:
-        return "Healthy"
+        return look.trend or "Healthy"
     is_starting = (
         look.is_rolling
         or look.is_starting
@@ -55,7 +55,7 @@ def phase(look: Look, says: Iterable[Said]) -> str:
             Reason.NO_REPORTS,
         )
     )
-    return "Progressing" if is_starting and Condition.STALLED not in by_type else "Degraded"
+    return (look.trend or "Progressing") if is_starting and Condition.STALLED not in by_type else "Degraded"
 
 
 def addresses(look: Look) -> list[str]:
@@ -78,6 +78,8 @@ def service(look: Look) -> Raw:
         spec = one["spec"]
         if one["metadata"]["name"] == look.seen.key.name:
             found |= {"name": look.seen.key.name, "type": spec.get("type"), "clusterIP": spec.get("clusterIP")}
+        elif one["metadata"]["name"] == f"{look.seen.key.name}-load":
+            continue  # KEDA's way to the pods, no listener's
         else:
             found |= {"internalName": one["metadata"]["name"], "internalClusterIP": spec.get("clusterIP")}
         ports += [

@@ -18,6 +18,7 @@ from posthof_operator.look import PATIENCE, VOICE, Look, queued
 from posthof_operator.plan import Plan
 from posthof_operator.pods import why_not
 from posthof_operator.resources import PAUSED, Raw
+from posthof_operator.scale import status as scale
 
 SEEN_OFTEN = 50  # sessions from which on their addresses mean something
 NEARLY_ALL = 0.99
@@ -34,6 +35,8 @@ def describe(look: Look) -> list[Said]:
     if look.seen.is_paused:
         return [_paused(), *_kept(look)]
     parts = [available(look), converged(look), spool(look), certificates(look), client_addresses(look)]
+    scaling = scale.active(look)
+    parts += [scaling] if scaling is not None else []
     stalls = stalled(look)
     ready = readiness(look, parts, stalls)
     moves = None if stalls is not None else reconciling(look, [ready, *parts])
@@ -195,9 +198,14 @@ def readiness(look: Look, parts: Iterable[Said], stalls: Said | None) -> Said:
             type_, False, reason, f"{ready} of {wanted} pods are ready. {' '.join(why_not(look.seen.pods))}".strip()
         )
     for one in parts:
-        if not (one.is_true or one.type is Condition.CLIENT_IP_PRESERVED or is_converging(look, one)):
+        if not (one.is_true or _may_fail(one) or is_converging(look, one)):
             return said(type_, False, Reason.NOT_READY, f"{one.type}: {one.message}")
     return said(type_, True, Reason.READY, f"{_pods(ready)} ready.")
+
+
+def _may_fail(one: Said) -> bool:
+    """What is told, and is no reason not to be ready: mail is received and delivered all the same."""
+    return one.type in (Condition.CLIENT_IP_PRESERVED, Condition.SCALING_ACTIVE)
 
 
 def reconciling(look: Look, says: Iterable[Said]) -> Said | None:

@@ -42,6 +42,7 @@ class Desired:
     keys: tuple[bytes, ...] = ()
     token: str = ""
     has_pod_monitors: bool = False
+    has_keda: bool = False
     is_draining: bool = False  # it is being deleted, and pods deliver what is left
 
     @property
@@ -101,6 +102,11 @@ class Desired:
     @property
     def pods_name(self) -> str:
         return f"{self.name}-pods"
+
+    @property
+    def load_name(self) -> str:
+        """The Service by which KEDA finds the pods."""
+        return f"{self.name}-load"
 
     @property
     def report_name(self) -> str:

@@ -21,6 +21,8 @@ from posthof_operator.plan import Plan, decide
 from posthof_operator.pods import addresses
 from posthof_operator.reports import Reporters
 from posthof_operator.resources import Key, key_of
+from posthof_operator.scale.decide import Decision
+from posthof_operator.scale.scaler import EVERY, Scaler
 from posthof_operator.sharing import share, share_reports, share_selections, withdraw
 from posthof_operator.snapshot import Looker, Seen
 from posthof_operator.store import Store
@@ -48,6 +50,7 @@ class MTARoom:
     def __init__(self, store: Store, reporters: Reporters, pace: Pace = _PACE) -> None:
         self._pace = pace
         self._looker, self._applier, self._reporters = Looker(), Applier(), reporters
+        self._scaler = Scaler()
         self._assemblies = Assemblies(store, Parts(store))
 
     async def reconcile(self, key: Key, world: World) -> Requeue | None:
@@ -59,23 +62,32 @@ class MTARoom:
         share(world, key, assembly)  # what that says about each object, for their own statuses
         seen = await self._looker.look(world, key, mta, assembly)  # what is there
 
-        plan = decide(seen, world.settings) if assembly.is_usable else None  # what shall be there; pure
-        outcome = await self._act(world, seen, plan)  # children written, leftovers removed
+        scaling = self._scaler.decide(seen)  # how many pods, by what they reported so far; pure
+        count = scaling.pods if scaling is not None else None
+        plan = decide(seen, world.settings, count=count) if assembly.is_usable else None  # what shall be there; pure
+        outcome = await self._act(world, seen, plan, scaling)  # children written, leftovers removed
 
         reports = await self._reporters.ask(addresses(seen.pods), seen.token)  # what pods say they run
         share_reports(world, key, reports)
+        self._scaler.note(seen, reports)
 
-        look = Look(seen=seen, plan=plan, outcome=outcome, reports=reports, now=world.now())
+        trend = self._scaler.phase(seen)
+        look = Look(
+            seen=seen, plan=plan, outcome=outcome, reports=reports, scaling=scaling, trend=trend, now=world.now()
+        )
         says = describe.describe(look)  # how it is; pure
         await tell(world, mta, says, columns.fields(look, says), VOICE)
         await self._finalize(world, look)  # hold it, or let it go, where mail is delivered or deleted first
         return when(look, says, self._pace)
 
-    async def _act(self, world: World, seen: Seen, plan: Plan | None) -> Outcome:
+    async def _act(self, world: World, seen: Seen, plan: Plan | None, scaling: Decision | None) -> Outcome:
         if plan is None or seen.is_paused or not deletion.may_act(seen.mta):
             return Outcome()
+        change = await self._scaler.prepare(world, seen, plan)  # pods that go are marked before there are fewer
         outcome = await self._applier.apply(world, plan.children, salt=seen.token)
         await self._applier.prune(world, plan.leftovers, outcome)
+        if scaling is not None and not outcome.refused:
+            await self._scaler.did(world, seen, plan, scaling, change)
         share_selections(world, seen.key, plan.want, seen.assembly)
         return outcome
 
@@ -95,6 +107,7 @@ class MTARoom:
         """It is gone; its children follow by themselves."""
         self._assemblies.forget(key)
         self._looker.forget(key)
+        self._scaler.forget(key)
         await world.watches.withdraw(f"mta {key}")
         withdraw(world, key)
 
@@ -106,4 +119,6 @@ def when(look: Look, says: Sequence[Said], pace: Pace) -> Requeue | None:
     if any(describe.is_converging(look, one) for one in says):
         return Requeue(pace.soon, "Converging")
     is_ready = any(one.type is Condition.READY and one.is_true for one in says)
+    if is_ready and look.seen.spec is not None and look.seen.spec.autoscaling is not None:
+        return Requeue(min(pace.calm, EVERY), "Scaling")
     return Requeue(pace.calm, "Calm") if is_ready else Requeue(pace.later, "NotReady")

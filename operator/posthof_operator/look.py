@@ -12,6 +12,7 @@ from posthof_operator.apply import Outcome
 from posthof_operator.plan import Plan
 from posthof_operator.pods import is_alive, is_going, is_ready
 from posthof_operator.resources import Raw
+from posthof_operator.scale.decide import Decision
 from posthof_operator.snapshot import Seen
 from posthof_operator.telling import Voice
 
@@ -42,6 +43,7 @@ VOICE = Voice(
             Condition.SPOOL_HEALTHY,
             Condition.CERTIFICATES_READY,
             Condition.CLIENT_IP_PRESERVED,
+            Condition.SCALING_ACTIVE,
             Condition.RECONCILING,
             Condition.STALLED,
         }
@@ -57,6 +59,8 @@ class Look:
     plan: Plan | None = None
     outcome: Outcome = field(default_factory=Outcome)
     reports: Mapping[str, Report] = field(default_factory=dict)  # by pod
+    scaling: Decision | None = None
+    trend: str = ""  # ScalingUp, ScalingDown, or "" where pods neither come nor go for their number's sake
     now: datetime.datetime
 
     @property

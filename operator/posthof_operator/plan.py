@@ -29,13 +29,15 @@ class Plan:
     too_large: str = ""
 
 
-def decide(seen: Seen, settings: Settings) -> Plan:
-    """Everything that shall be there. Only for a Seen whose assembly is usable."""
+def decide(seen: Seen, settings: Settings, *, count: int | None = None) -> Plan:
+    """Everything that shall be there. Only for a Seen whose assembly is usable. `count`: how many pods, where that is
+    not what spec.replicas says."""
     assembly, spec = seen.assembly, seen.spec
     config = assembly.fleet.config
     assert config is not None
     assert spec is not None
-    placement = place(spec, seen.annotations, _access_modes(seen))
+    asked = spec if count is None else spec.model_copy(update={"replicas": count})
+    placement = place(asked, seen.annotations, _access_modes(seen))
     too_large = assembly.too_large
     try:
         keys = tuple(key_shards(assembly.keys))
@@ -55,6 +57,7 @@ def decide(seen: Seen, settings: Settings) -> Plan:
         keys=keys,
         token=seen.token,
         has_pod_monitors=seen.has_pod_monitors,
+        has_keda=seen.has_keda,
         is_draining=seen.is_deleting,
     )
     made = tuple(children.build(want))

@@ -64,6 +64,8 @@ _ALL = (
     Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy"),
     Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget"),
     Resource("coordination.k8s.io", "v1", "leases", "Lease"),
+    Resource("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler"),
+    Resource("keda.sh", "v1alpha1", "scaledobjects", "ScaledObject"),
     Resource("monitoring.coreos.com", "v1", "podmonitors", "PodMonitor"),
     Resource("cert-manager.io", "v1", "certificates", "Certificate"),
     Resource("externaldns.k8s.io", "v1alpha1", "dnsendpoints", "DNSEndpoint"),

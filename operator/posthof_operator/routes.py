@@ -22,6 +22,8 @@ CHILDREN = (
     "NetworkPolicy",
     "PodDisruptionBudget",
     "PodMonitor",
+    "HorizontalPodAutoscaler",
+    "ScaledObject",
 )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import secrets
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -32,7 +33,11 @@ CHILDREN = (
     "PodDisruptionBudget",
     "Deployment",
     "PodMonitor",
+    "HorizontalPodAutoscaler",
+    "ScaledObject",
 )
+_WHOLE = ("HorizontalPodAutoscaler", "ScaledObject")  # what they say of themselves is told in our status
+AGAIN = 30.0  # seconds until an API that is waited for is looked for again
 _BY_KOPF = ("PersistentVolumeClaim", "Service", "Deployment")
 
 
@@ -50,6 +55,9 @@ class Seen:
     certificates: Mapping[str, Raw]  # TLSCerts the listeners name and that are there
     token: str = ""
     has_pod_monitors: bool = False
+    has_keda: bool = False
+    hpa: Raw | None = None
+    scaled_object: Raw | None = None
 
     @property
     def uid(self) -> str:
@@ -74,6 +82,8 @@ class Looker:
     def __init__(self) -> None:
         self._tokens: dict[Key, str] = {}
         self._has_pod_monitors: bool | None = None
+        self._has_keda: bool | None = None
+        self._keda_asked = 0.0
 
     def forget(self, key: Key) -> None:
         self._tokens.pop(key, None)
@@ -81,8 +91,9 @@ class Looker:
     async def look(self, world: World, key: Key, mta: Raw, assembly: Assembly) -> Seen:
         """`assembly.is_usable` or not: what is there can be seen without a good configuration too."""
         has_monitors = await self._pod_monitors(world)
-        await world.watches.want(f"mta {key}", watched(key.namespace, has_monitors))
         spec = MTASpec.model_validate(assembly.mta["spec"]) if assembly.fleet.config is not None else None
+        has_keda = await self._keda(world, spec)
+        await world.watches.want(f"mta {key}", watched(key.namespace, has_monitors, has_keda))
         return Seen(
             key=key,
             mta=mta,
@@ -100,6 +111,9 @@ class Looker:
             },
             token=await self._token(world, key),
             has_pod_monitors=has_monitors,
+            has_keda=has_keda,
+            hpa=world.store.get(Key("HorizontalPodAutoscaler", key.namespace, key.name)),
+            scaled_object=world.store.get(Key("ScaledObject", key.namespace, key.name)),
         )
 
     async def _claim(self, world: World, key: Key, spec: MTASpec | None) -> Raw | None:
@@ -123,11 +137,21 @@ class Looker:
             self._has_pod_monitors = await world.api.has(RESOURCES["PodMonitor"])
         return self._has_pod_monitors
 
+    async def _keda(self, world: World, spec: MTASpec | None) -> bool:
+        """Asked again while somebody waits for it: it may be installed meanwhile."""
+        is_wanted = spec is not None and spec.autoscaling is not None and spec.autoscaling.mode == "KEDA"
+        is_time = is_wanted and time.monotonic() - self._keda_asked >= AGAIN
+        if self._has_keda is None or (not self._has_keda and is_time):
+            self._has_keda = await world.api.has(RESOURCES["ScaledObject"])
+            self._keda_asked = time.monotonic()
+        return self._has_keda
 
-def watched(namespace: str, has_monitors: bool) -> list[Subject]:
+
+def watched(namespace: str, has_monitors: bool, has_keda: bool = False) -> list[Subject]:
     """Children whose hash is enough, and the namespace's Secrets and ConfigMaps."""
-    kinds = [kind for kind in CHILDREN if kind not in _BY_KOPF and (has_monitors or kind != "PodMonitor")]
-    return [Subject(kind, namespace) for kind in kinds]
+    missing = {*(() if has_monitors else ("PodMonitor",)), *(() if has_keda else ("ScaledObject",))}
+    kinds = [kind for kind in CHILDREN if kind not in _BY_KOPF and kind not in missing]
+    return [Subject(kind, namespace, is_metadata_only=kind not in _WHOLE) for kind in kinds]
 
 
 def _of(world: World, kind: str, key: Key) -> list[Held]:

@@ -84,7 +84,7 @@ class FakeApi:
         self.requests: list[Request] = []
         self.before: Callable[[Request], None] = lambda request: None
         self.after: Callable[[Request], None] = lambda request: None
-        self.missing: set[str] = {"monitoring.coreos.com", "cert-manager.io", "externaldns.k8s.io"}
+        self.missing: set[str] = {"monitoring.coreos.com", "cert-manager.io", "externaldns.k8s.io", "keda.sh"}
         self.queries: list[tuple[str, dict[str, str]]] = []  # of lists and watches
         self._version = itertools.count(1001)
         self._now = 1000

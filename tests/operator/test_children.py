@@ -5,13 +5,18 @@ POSTHOF_GOLDEN=write pytest tests/operator/test_children.py   writes the golden 
 
 from __future__ import annotations
 
+import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jsonschema
+import kubernetes_validate
 import pytest
 import yaml
 
+from posthof_crds.autoscaling import Autoscaling
 from posthof_crds.engine import EngineConfig, HTTPSettings, SpoolSettings
 from posthof_crds.mta import MTASpec
 from posthof_operator import children
@@ -20,17 +25,20 @@ from posthof_operator.children import (
     config,
     deployment,
     disruption,
+    hpa,
     keys,
     monitor,
     network,
     permissions,
     report,
+    scaledobject,
     services,
     workloads,
 )
 from posthof_operator.desired import Desired, needs_restart
 
 GOLDEN = Path(__file__).parent / "golden"
+KEDA = Path(__file__).parents[1] / "vectors" / "crd-schemas" / "keda.sh_scaledobject_v1alpha1.json"
 SMALL = {"hostname": "mx.example.org", "listeners": [{"name": "smtp", "role": "MX", "port": 25}]}
 FULL = {
     "hostname": "mx.example.org",
@@ -69,14 +77,24 @@ BUILDERS = {
     "config": config.build,
     "deployment": deployment.build,
     "disruption": disruption.build,
+    "hpa": lambda want: hpa.build(scaled(want, "HPA", targets={"cpu": 0.6})),
     "keys": keys.build,
     "monitor": monitor.build,
     "network": network.build,
     "permissions": permissions.build,
     "report": report.build,
+    "scaledobject": lambda want: scaledobject.build(scaled(want, "KEDA", targets={"backlog": "2m"})),
     "services": services.build,
     "workloads": lambda want: workloads.build(want, b"pods"),
 }
+
+
+def scaled(want: Desired, mode: str, **more: Any) -> Desired:
+    """The same with autoscaling by others."""
+    behavior = {"scaleDown": {"stabilization": "10m", "period": "30s"}}
+    wish = {"mode": mode, "min": 2, "max": 9, "behavior": behavior, **more}
+    spec = want.spec.model_copy(update={"autoscaling": Autoscaling.model_validate(wish)})
+    return replace(want, spec=spec, has_keda=True)
 
 
 def desired(spec: dict[str, Any], **more: Any) -> Desired:
@@ -226,3 +244,24 @@ def test_nothing_is_deployed_before_there_is_a_configuration() -> None:
 
 def test_a_pod_is_given_the_time_its_drain_needs() -> None:
     assert pod_of(WANTED["full"])["terminationGracePeriodSeconds"] == 52
+
+
+@pytest.mark.parametrize("size", WANTED)
+def test_autoscalers_are_valid_for_their_apis(size: str) -> None:
+    for one in hpa.build(scaled(WANTED[size], "HPA")):
+        kubernetes_validate.validate(one, "1.37", strict=True)
+    made = scaledobject.build(scaled(WANTED[size], "KEDA"))
+    kubernetes_validate.validate(made[0], "1.37", strict=True)
+    jsonschema.validate(made[1], json.loads(KEDA.read_text()))
+
+
+def test_an_autoscaler_is_made_only_where_it_is_asked_for_and_can_be() -> None:
+    def kinds(want: Desired) -> set[str]:
+        return {child["kind"] for child in children.build(want)} & {"HorizontalPodAutoscaler", "ScaledObject"}
+
+    small = WANTED["small"]
+    assert kinds(small) == set()
+    assert kinds(scaled(small, "Builtin")) == set()
+    assert kinds(scaled(small, "HPA")) == {"HorizontalPodAutoscaler"}
+    assert kinds(scaled(small, "KEDA")) == {"ScaledObject"}
+    assert kinds(replace(scaled(small, "KEDA"), has_keda=False)) == set()

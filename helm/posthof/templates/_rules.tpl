@@ -18,7 +18,7 @@ holds itself: so there is no escalate and no bind here. Every resource and verb 
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch]
+  verbs: [get, list, watch, patch] # patch: the deletion cost of those that go
 - apiGroups: [""]
   resources: [events]
   verbs: [create, patch]
@@ -35,6 +35,12 @@ holds itself: so there is no escalate and no bind here. Every resource and verb 
   resources: [poddisruptionbudgets]
   verbs: [get, list, watch, create, patch, delete]
 # Objects of others, made only where their API exists and an object of ours asks for them.
+- apiGroups: [autoscaling]
+  resources: [horizontalpodautoscalers]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [keda.sh]
+  resources: [scaledobjects]
+  verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [monitoring.coreos.com]
   resources: [podmonitors]
   verbs: [get, list, watch, create, patch, delete]

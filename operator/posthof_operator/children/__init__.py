@@ -16,11 +16,13 @@ from posthof_operator.children import (
     config,
     deployment,
     disruption,
+    hpa,
     keys,
     monitor,
     network,
     permissions,
     report,
+    scaledobject,
     services,
 )
 from posthof_operator.desired import Desired
@@ -40,6 +42,8 @@ BUILDERS: Final[tuple[Builder, ...]] = (
     disruption.build,
     deployment.build,
     monitor.build,
+    hpa.build,
+    scaledobject.build,
 )
 
 
