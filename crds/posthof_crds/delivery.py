@@ -98,13 +98,22 @@ class Retry(Part):
 
 
 class DestinationLimits(Part):
-    """Per destination (the set of hosts behind it) and worker. What is left out is the MTA's value."""
+    """Per destination (the set of hosts behind it). Connections and rates are of all workers of all pods together:
+    each worker has its share; where a limit is smaller than their number, they take turns of 10 seconds. What is
+    left out is the MTA's value."""
 
     connections_start: Annotated[Int, Field(ge=1, le=1000)] | None = None
-    """Connections a destination begins with, before its answers let it grow. Built in: 5."""
+    """Connections a worker begins with, before the destination's answers let it grow to its share. Built in: 5."""
 
     connections: Annotated[Int, Field(ge=1, le=1000)] | None = None
     """Connections at most. Built in: 20: what most receivers accept from one sender."""
+
+    connection_rate: Annotated[Int, Field(ge=0, le=1_000_000)] | None = None
+    """New connections in a minute; 0: no limit. Built in: 0."""
+
+    message_rate: Annotated[Int, Field(ge=0, le=10_000_000)] | None = None
+    """Messages in a minute; 0: no limit. Built in: 0. They leave evenly, not all at the minute's beginning. Why: some
+    receivers name such a number, and put off or block who sends faster."""
 
     messages_per_connection: Annotated[Int, Field(ge=1, le=1_000_000)] | None = None
     """Messages before a connection is closed and a new one made. Built in: 100."""

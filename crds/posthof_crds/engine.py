@@ -112,10 +112,10 @@ class Certificate(Value, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ListenerLimits(Value, frozen=True, kw_only=True, omit_defaults=True):
-    """Per client, where a client is an IPv4 address or an IPv6 /64 (of a worker, not of the fleet)."""
+    """Limits of clients are the fleet's, the others a worker's. A client is an IPv4 address or an IPv6 /64."""
 
     sessions: int = 10_000  # open sessions a worker holds on this listener; more get 421
-    client_sessions: int = 50
+    client_sessions: int = 100
     client_session_rate: int = 0  # new sessions per client and minute; 0: no limit
     client_message_rate: int = 0  # messages per client and minute; 0: no limit
     errors: int = 20  # refused or unknown commands before 421
@@ -235,10 +235,12 @@ class Retry(Value, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class DestinationLimits(Value, frozen=True, kw_only=True, omit_defaults=True):
-    """Per destination (site = the set of MX hosts) and worker."""
+    """Per destination (site = the set of MX hosts), for all workers of the fleet together."""
 
     connections_start: int = 5
     connections: int = 20
+    connection_rate: int = 0  # new ones in a minute; 0: no limit
+    message_rate: int = 0  # in a minute; 0: no limit
     messages_per_connection: int = 100
     recipients_per_transaction: int = 100
     idle: float = 5.0  # seconds a session stays open for the next message

@@ -91,13 +91,15 @@ class XClient(Part):
 
 
 class ListenerLimits(Part):
-    """Limits of one listener and worker. A client is an IPv4 address or an IPv6 /64."""
+    """Limits of one listener. What is of a client is of all workers of all pods together: each worker lets in its
+    share, because it never asks the others; so a client whose connections fall unevenly meets a limit a little early.
+    A client is an IPv4 address or an IPv6 /64."""
 
     sessions: Annotated[Int, Field(ge=1, le=1_000_000)] = _LIMITS.sessions
     """Open sessions a worker holds; more get 421. Above 90% of it `stressTimeout` is in force."""
 
     client_sessions: Annotated[Int, Field(ge=1, le=1_000_000)] = _LIMITS.client_sessions
-    """Open sessions of one client; more get 421."""
+    """Open sessions of one client; more get 421. Where this is less than the number of workers, they take turns."""
 
     client_session_rate: Annotated[Int, Field(ge=0, le=1_000_000)] = _LIMITS.client_session_rate
     """New sessions of one client in a minute; 0: no limit."""
