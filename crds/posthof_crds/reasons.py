@@ -83,7 +83,8 @@ class Reason(enum.StrEnum):
     CLAIM_PENDING = "ClaimPending"
     CLAIM_LOST = "ClaimLost"
     ONE_NODE_ONLY = "OneNodeOnly"
-    LANES_NEED_ONE_NODE = "LanesNeedOneNode"
+    CLAIM_FOR_ONE_POD = "ClaimForOnePod"
+    VOLUME_REFUSED = "VolumeRefused"
     CERTIFICATES_READY = "CertificatesReady"
     NO_CERTIFICATES = "NoCertificates"
     CERTIFICATE_MISSING = "CertificateMissing"
@@ -171,7 +172,8 @@ MEANINGS: dict[Reason, str] = {
     Reason.CLAIM_PENDING: "The spool's claim is not bound to a volume yet.",
     Reason.CLAIM_LOST: "The spool's volume is gone.",
     Reason.ONE_NODE_ONLY: "The claim is ReadWriteOnce, so all pods run on one node.",
-    Reason.LANES_NEED_ONE_NODE: "Replicas on several nodes are not possible yet: a spool's locks hold on one.",
+    Reason.CLAIM_FOR_ONE_POD: "The claim is ReadWriteOncePod, so no second pod can mount it.",
+    Reason.VOLUME_REFUSED: "A pod measured the volume and refuses it: it breaks a promise that the spool rests on.",
     Reason.CERTIFICATES_READY: "Every certificate of the listeners can be served.",
     Reason.NO_CERTIFICATES: "No listener speaks TLS.",
     Reason.CERTIFICATE_MISSING: "A listener names a TLSCert that is not there.",
@@ -214,7 +216,7 @@ MEANINGS: dict[Reason, str] = {
 _READY = (Reason.READY, Reason.NOT_READY, Reason.INVALID, Reason.PAUSED, Reason.DELETING)
 _ACCEPTED = (Reason.ACCEPTED, Reason.NO_MTA, Reason.INVALID, Reason.NOT_ALLOWED, Reason.PAUSED)
 _RECONCILING = (Reason.PROGRESSING, Reason.ROLLING_OUT, Reason.DRAINING, Reason.DELETING)
-_STALLED = (Reason.INVALID, Reason.APPLY_FAILED, Reason.CONFIG_TOO_LARGE, Reason.LANES_NEED_ONE_NODE)
+_STALLED = (Reason.INVALID, Reason.APPLY_FAILED, Reason.CONFIG_TOO_LARGE, Reason.CLAIM_FOR_ONE_POD)
 
 _TROUBLE = (
     Reason.ISSUER_MISSING,
@@ -263,7 +265,8 @@ CONDITIONS: dict[str, tuple[ConditionText, ...]] = {
                 Reason.CLAIM_MISSING,
                 Reason.CLAIM_PENDING,
                 Reason.CLAIM_LOST,
-                Reason.LANES_NEED_ONE_NODE,
+                Reason.CLAIM_FOR_ONE_POD,
+                Reason.VOLUME_REFUSED,
                 Reason.NO_REPORTS,
             ),
         ),

@@ -42,10 +42,9 @@ def mta(name: str = "edge", spec: Object | None = None, **meta: Any) -> Object:
 
 
 def on_many_nodes(name: str = "edge", replicas: int = 2, spec: Object | None = None) -> Object:
-    """Pods on both nodes, sharing lanes by flock: right here, where both nodes are one kernel."""
+    """Pods on both nodes."""
     shared: Object = {"replicas": replicas, "spool": {"accessMode": "ReadWriteMany"}}
-    meta = {"annotations": {"posthof.dev/allow-flock-across-nodes": "testing"}}
-    return mta(name, merged(shared, spec or {}), **meta)
+    return mta(name, merged(shared, spec or {}))
 
 
 def relayed(domain: str, to: str = "sink", namespace: str = "", name: str = "", **more: Any) -> Object:

@@ -25,13 +25,14 @@ OPERATOR: Table = {
     " ".join(f"{one}/status.posthof.dev" for one in OURS.split()): "get patch",
     "pods namespaces nodes": "get list watch",
     "events": "create patch",
+    "leases.coordination.k8s.io": "get list create patch delete",
 }
-OPERATOR_AT_HOME: Table = {**OPERATOR, "leases.coordination.k8s.io": "get list watch create update patch"}
+OPERATOR_AT_HOME: Table = {**OPERATOR, "leases.coordination.k8s.io": "get list watch create update patch delete"}
 WEBHOOK: Table = {
     " ".join(f"{one}.posthof.dev" for one in OURS.split()): "get list watch",
     "namespaces": "get list watch",
 }
-POD: Table = {}
+POD: Table = {"leases.coordination.k8s.io": "get list create patch delete"}
 # Only by name: account -> resource, names, verbs.
 POD_BY_NAME = (
     ("configmaps", ("edge-config-0", "edge-config-7", "edge-pods"), ("get", "watch")),

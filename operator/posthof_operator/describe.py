@@ -100,7 +100,7 @@ def spool(look: Look) -> Said:
     if seen.spec is None or look.plan is None:
         return Said(type_, "Unknown", Reason.NO_REPORTS, "Nothing runs yet.")
     if look.plan.placement.refused:
-        return said(type_, False, Reason.LANES_NEED_ONE_NODE, _sentence(look.plan.placement.refused))
+        return said(type_, False, Reason.CLAIM_FOR_ONE_POD, _sentence(look.plan.placement.refused))
     name = look.plan.want.claim
     if seen.claim is None:
         text = f"There is no PersistentVolumeClaim {name}. Make it, or remove spool.existingClaim."
@@ -178,7 +178,7 @@ def stalled(look: Look) -> Said | None:
         return said(Condition.STALLED, True, Reason.CONFIG_TOO_LARGE, _too_large(look.plan))
     if look.plan is not None and look.plan.placement.refused:
         text = _sentence(look.plan.placement.refused)
-        return said(Condition.STALLED, True, Reason.LANES_NEED_ONE_NODE, text)
+        return said(Condition.STALLED, True, Reason.CLAIM_FOR_ONE_POD, text)
     return None
 
 

@@ -37,7 +37,7 @@ def decide(seen: Seen, settings: Settings, *, count: int | None = None) -> Plan:
     assert config is not None
     assert spec is not None
     asked = spec if count is None else spec.model_copy(update={"replicas": count})
-    placement = place(asked, seen.annotations, _access_modes(seen))
+    placement = place(asked, _access_modes(seen))
     too_large = assembly.too_large
     try:
         keys = tuple(key_shards(assembly.keys))

@@ -18,7 +18,6 @@ OWNED = f"{MANAGED_BY}={MANAGER}"  # label selector of every child
 MTA_LABEL = f"{GROUP}/mta"
 HASH = f"{GROUP}/hash"  # annotation: what was applied
 PAUSED = f"{GROUP}/paused"  # annotation: hands off
-FLOCK_ACROSS_NODES = f"{GROUP}/allow-flock-across-nodes"  # annotation, "testing"
 FINALIZER = f"{GROUP}/operator"
 
 

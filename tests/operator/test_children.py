@@ -214,13 +214,15 @@ def test_no_claim_goes_by_itself_with_its_mta() -> None:
     assert claim.build(desired({**SMALL, "spool": {"existingClaim": "mine"}})) == []
 
 
-def test_pods_may_read_what_is_made_for_them_by_name_and_nothing_else() -> None:
+def test_pods_may_keep_leases_read_what_is_made_for_them_by_name_and_nothing_else() -> None:
     role = permissions.role(WANTED["full"])
-    for rule in role["rules"]:
+    *by_name, leases = role["rules"]
+    assert (leases["apiGroups"], leases["resources"]) == (["coordination.k8s.io"], ["leases"])
+    assert "*" not in str(role)
+    for rule in by_name:
         assert rule["verbs"] == ["get", "watch"]
         assert rule["resourceNames"]
-        assert "*" not in str(rule)
-    names = {name for rule in role["rules"] for name in rule["resourceNames"]}
+    names = {name for rule in by_name for name in rule["resourceNames"]}
     mounted = {
         source.get("name")
         for volume in pod_of(WANTED["full"])["volumes"]

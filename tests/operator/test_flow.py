@@ -10,7 +10,7 @@ from kit.fakeapi import Failure, FakeApi, Request, until
 from kit.operated import NS, access, condition, config_of, domain, events, is_, mta, operated, policy, running
 from posthof_crds.report import ClientCounts, QueueCounts, SpoolState
 from posthof_crds.shards import read_keys, read_pods
-from posthof_operator.resources import FINALIZER, FLOCK_ACROSS_NODES, PAUSED
+from posthof_operator.resources import FINALIZER, PAUSED
 
 
 def test_an_mta_and_a_domain_become_pods_that_run_them() -> None:
@@ -133,18 +133,13 @@ def test_what_became_wrong_stays_in_force_as_it_was_also_with_another_leader() -
     asyncio.run(story())
 
 
-def test_pods_on_many_nodes_are_refused_unless_the_test_annotation_allows_them() -> None:
+def test_pods_stand_on_many_nodes_where_the_claim_allows_it() -> None:
     async def story() -> None:
         async with FakeApi() as server:
             server.put(mta(replicas=3, spool={"accessMode": "ReadWriteMany"}))
             async with operated(server) as (pods, _):
-                await until(lambda: is_(server, "MTA", "edge", "Stalled", reason="LanesNeedOneNode"))
-                assert server.get("Deployment", "edge", NS)["spec"]["replicas"] == 1
-                assert "ReadWriteOnce" in condition(server, "MTA", "edge", "SpoolHealthy")["message"]
-                allowed = mta(replicas=3, spool={"accessMode": "ReadWriteMany"})
-                allowed["metadata"]["annotations"] = {FLOCK_ACROSS_NODES: "testing"}
-                server.put(allowed)
-                await until(lambda: server.get("Deployment", "edge", NS)["spec"]["replicas"] == 3)
+                await until(lambda: server.get("Deployment", "edge", NS) is not None)
+                assert server.get("Deployment", "edge", NS)["spec"]["replicas"] == 3
                 pod = server.get("Deployment", "edge", NS)["spec"]["template"]["spec"]
                 assert "affinity" not in pod
                 assert "topologySpreadConstraints" in pod

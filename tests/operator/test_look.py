@@ -157,10 +157,10 @@ OLD = report("b", revision="old")
             "The disk is full.",
         ),
         (
-            {"claim": {"spec": {"accessModes": ["ReadWriteMany"]}, "status": {"phase": "Bound"}}},
+            {"claim": {"spec": {"accessModes": ["ReadWriteOncePod"]}, "status": {"phase": "Bound"}}},
             "Stalled",
             "True",
-            "LanesNeedOneNode",
+            "ClaimForOnePod",
             "replicas: 1",
         ),
         ({"spec": TLS}, "CertificatesReady", "False", "CertificateMissing", "TLSCert edge"),

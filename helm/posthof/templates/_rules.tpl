@@ -34,6 +34,10 @@ holds itself: so there is no escalate and no bind here. Every resource and verb 
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [get, list, watch, create, patch, delete]
+# Each pod keeps a Lease, by which the others know that it lives.
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  verbs: [get, list, create, patch, delete]
 # Objects of others, made only where their API exists and an object of ours asks for them.
 - apiGroups: [autoscaling]
   resources: [horizontalpodautoscalers]

@@ -4,7 +4,7 @@ Rules of this file
 - PodSecurity `restricted`, no shell needed, nothing written but the claim and two emptyDirs.
 - Only what needs a restart is in the template. Listeners, domains, rules, certificates and keys come by the mounts
   and by watching, so they are not here: no port of a listener, no hash of the configuration.
-- One node, unless the spool's owners can be told apart across nodes (Desired.is_one_node).
+- One node where the claim can be mounted on one only (Desired.is_one_node).
 """
 
 from __future__ import annotations
@@ -118,6 +118,7 @@ def container(want: Desired) -> Raw:
             {"name": "POSTHOF_MTA", "value": want.name},
             {"name": "POSTHOF_NAMESPACE", "value": want.namespace},
             _from_field("POSTHOF_POD", "metadata.name"),
+            _from_field("POSTHOF_POD_UID", "metadata.uid"),
             _from_field("POSTHOF_NODE", "spec.nodeName"),
             _from_field("POD_IP", "status.podIP"),
         ],

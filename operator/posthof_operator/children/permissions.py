@@ -1,4 +1,6 @@
-"""ServiceAccount, Role, RoleBinding of the pods: read the objects made for them, by name, and nothing else."""
+"""ServiceAccount, Role, RoleBinding of the pods: read the objects made for them, by name; keep a Lease each, and see
+the others'. Leases are named after pods, which nobody knows beforehand, so a Role cannot name them: a pod could touch
+other Leases of its namespace. They say who may be judged dead, never who owns mail."""
 
 from __future__ import annotations
 
@@ -21,6 +23,11 @@ def role(want: Desired) -> Raw:
         "rules": [
             {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": config_maps, "verbs": ["get", "watch"]},
             {"apiGroups": [""], "resources": ["secrets"], "resourceNames": secrets, "verbs": ["get", "watch"]},
+            {
+                "apiGroups": ["coordination.k8s.io"],
+                "resources": ["leases"],
+                "verbs": ["get", "list", "create", "patch", "delete"],
+            },
         ]
     }
 
