@@ -18,9 +18,9 @@ import msgspec
 
 from posthof_crds import delivery, engine, names
 from posthof_crds.accesspolicy import AccessPolicy
-from posthof_crds.dnsupdate import RFC2136
 from posthof_crds.core import SecretKeyRef
 from posthof_crds.dkimkey import DKIMKey
+from posthof_crds.dnsupdate import RFC2136
 from posthof_crds.engine import ActionKind, EngineConfig, HopKind, InboundMode, RecipientCheck, SecretRef
 from posthof_crds.mailboxes import MAILBOX_MODES, POSTMASTER
 from posthof_crds.maildomain import AutoDKIM, MailDomain, Recipients

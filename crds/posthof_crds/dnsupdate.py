@@ -13,7 +13,7 @@ from posthof_crds.fields import FQDN, ObjectName, Part, ResolverAddress, SecretK
 class TSIG(Part):
     """The key that signs the updates."""
 
-    name: FQDN
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$", max_length=253)]
     """The key's name, as the server knows it."""
 
     algorithm: Literal["HMAC-SHA256", "HMAC-SHA384", "HMAC-SHA512"] = "HMAC-SHA256"

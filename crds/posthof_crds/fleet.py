@@ -32,7 +32,17 @@ from posthof_crds.compile import Defaults, house_of, listed_in, listener_of
 from posthof_crds.engine import ActionKind, Certificate, Domain, EngineConfig, ListenerRole, Rule, SecretRef
 from posthof_crds.mailboxes import MAILBOX_MODES, POSTMASTER
 from posthof_crds.mta import MTA, MTASpec
-from posthof_crds.parts import Flaw, Part, PartKey, made_pair, part_of, parts_in_force, read
+from posthof_crds.parts import (
+    Flaw,
+    Part,
+    PartKey,
+    made_pair,
+    outbound_secrets,
+    part_of,
+    parts_in_force,
+    read,
+    secrets_of,
+)
 from posthof_crds.ports import ADMIN, HEALTH, container_port
 from posthof_crds.reasons import Reason
 from posthof_crds.selectors import Selection, Selector, selector
@@ -149,6 +159,7 @@ class _Assembly:
         }
         self._allowing = [(selector(each.selector), each) for each in mta.spec.allowed_namespaces]
         self._allowed: dict[str, Allowance | None] = {}
+        self._keys: dict[str, list[Part]] = {}  # DKIMKeys that may sign, by "namespace/name" of their MailDomain
         self._keyless: set[str] = set()  # rules in force that are not given the Secret they name
 
     def fleet(self, parts: Iterable[Part]) -> Fleet:
@@ -158,6 +169,10 @@ class _Assembly:
         by_kind = {"MailDomain": domains, "RelayPolicy": rules, "AccessPolicy": access}
         certificates: dict[str, Part] = {}
         for part in parts:
+            if part.kind == "DKIMKey":
+                if part.dkim is not None and part.dkim.signs:
+                    self._keys.setdefault(f"{part.namespace}/{part.dkim.domain}", []).append(part)
+                continue
             if part.kind == "TLSCert":
                 if part.namespace == self.namespace:
                     certificates[part.name] = part
@@ -172,7 +187,9 @@ class _Assembly:
         return Fleet(
             config=config,
             verdicts=self.verdicts,
-            secrets=frozenset(_refs((rule for rule in ordered if rule.name not in self._keyless), pairs)),
+            secrets=frozenset(
+                _refs((rule for rule in ordered if rule.name not in self._keyless), pairs, found.values())
+            ),
             selections=selections,
             good=self.good,
             certificates=named,
@@ -289,10 +306,33 @@ class _Assembly:
 
     def _completed(self, bound: _Bound) -> Domain:
         """With the MTA's retry and limits, where the object has changes of these."""
-        domain, changes = _domain(bound), bound.part.changes
+        domain, changes = self._signing(bound), bound.part.changes
         if changes is None:
             return domain
         return msgspec.structs.replace(domain, **self.defaults.changed_by(changes.retry, changes.limits))
+
+    def _signing(self, bound: _Bound) -> Domain:
+        """With the keys that may sign for it, and without any secret where the object of another namespace does not
+        name this MTA itself: what is in a Secret goes to the MTA's namespace."""
+        part, domain = bound.part, _domain(bound)
+        keys = () if bound.flaws else tuple(self._keys_of(part))
+        if bound.flaws and domain.outbound is not None:
+            keys = domain.outbound.dkim
+        if domain.outbound is None and not keys:
+            return domain
+        if bound.allowed is not None and part.mta is None:
+            return msgspec.structs.replace(domain, outbound=None)
+        outbound = msgspec.structs.replace(domain.outbound or engine.Outbound(), dkim=keys)
+        return msgspec.structs.replace(domain, outbound=outbound)
+
+    def _keys_of(self, part: Part) -> Iterator[engine.SigningKey]:
+        """By selector, so that equal objects make equal configurations."""
+        found = [each for each in self._keys.get(part.full, ()) if each.dkim is not None]
+        for each in sorted(found, key=lambda each: each.dkim.key.selector if each.dkim else ""):
+            assert each.dkim is not None
+            named = part.signs_with
+            if each.dkim.is_auto if named is None else each.name in named:
+                yield each.dkim.key
 
     # -- rules -------------------------------------------------------------------------------------------------------
 
@@ -449,12 +489,15 @@ def _mailboxes(data: Mapping[str, str] | None, name: str, key: str) -> frozenset
     return frozenset(found)
 
 
-def _refs(rules: Iterable[Rule], certificates: Mapping[str, Certificate]) -> Iterator[SecretRef]:
+def _refs(
+    rules: Iterable[Rule], certificates: Mapping[str, Certificate], domains: Iterable[Domain]
+) -> Iterator[SecretRef]:
+    for domain in domains:
+        yield from outbound_secrets(domain)
     for rule in rules:
         yield from (ref for ref in (rule.action.username, rule.action.password) if ref is not None)
     for certificate in certificates.values():
-        if certificate.pair is not None:
-            yield from (ref for ref in (certificate.pair.cert_secret, certificate.pair.key_secret) if ref is not None)
+        yield from secrets_of(certificate)
 
 
 def _listener(listener: Any, spec: MTASpec, are_translated: bool) -> engine.Listener:

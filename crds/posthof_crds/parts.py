@@ -19,8 +19,18 @@ from pydantic import ValidationError
 
 from posthof_crds import engine, rules, single
 from posthof_crds.accesspolicy import AccessPolicy
-from posthof_crds.compile import Defaults, access_of, certificate_of, domain_of, given, rule_of, selection_of
+from posthof_crds.compile import (
+    Defaults,
+    access_of,
+    certificate_of,
+    domain_of,
+    given,
+    rule_of,
+    selection_of,
+    signing_key_of,
+)
 from posthof_crds.core import API_VERSION
+from posthof_crds.dkimkey import DKIMKey
 from posthof_crds.documents import Document, dotted
 from posthof_crds.engine import EngineConfig, KeyPair, SecretRef
 from posthof_crds.maildomain import MailDomain
@@ -32,16 +42,20 @@ from posthof_crds.relaypolicy import RelayPolicy
 from posthof_crds.selectors import Selection, parse_selection
 from posthof_crds.tlscert import TLSCert
 
-AnyModel = MTA | MailDomain | RelayPolicy | AccessPolicy | TLSCert
+THUMBPRINT = "thumbprint"  # of an ACME account, beside its key
+
+AnyModel = MTA | MailDomain | RelayPolicy | AccessPolicy | DKIMKey | TLSCert
 
 MODELS: dict[str, type[AnyModel]] = {
     "MTA": MTA,
     "MailDomain": MailDomain,
     "RelayPolicy": RelayPolicy,
     "AccessPolicy": AccessPolicy,
+    "DKIMKey": DKIMKey,
     "TLSCert": TLSCert,
 }
 _NOWHERE = Path("/")
+MADE_FOR = "posthof.dev/dkim-of"  # label of a DKIMKey that was made: the MailDomain's name
 
 
 class Flaw(NamedTuple):
@@ -70,6 +84,15 @@ class Changes(msgspec.Struct, frozen=True):
     limits: tuple[tuple[str, Any], ...] = ()
 
 
+class DKIMPart(NamedTuple):
+    """A DKIMKey."""
+
+    key: engine.SigningKey  # its secret is "namespace/name"
+    domain: str  # the MailDomain's metadata.name
+    is_auto: bool  # made for that MailDomain
+    signs: bool  # the operator has seen its record at every authoritative server
+
+
 class Part(msgspec.Struct, frozen=True, kw_only=True):
     """An object as `assemble` needs it. Exactly one of domain, rule, access, certificate is there, or flaws are."""
 
@@ -84,6 +107,8 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     rule: engine.Rule | None = None
     access: engine.Access | None = None
     certificate: engine.Certificate | None = None
+    dkim: DKIMPart | None = None
+    signs_with: tuple[str, ...] | None = None  # MailDomain: the DKIMKeys it names; None: those that were made for it
     changes: Changes | None = None
     list_from: tuple[str, str] | None = None  # ("namespace/name" of the ConfigMap, key)
     selection: Selection | None = None
@@ -107,10 +132,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
         """The keys of Secrets it needs; their names are "namespace/name"."""
         if self.rule is not None:
             return tuple(ref for ref in (self.rule.action.username, self.rule.action.password) if ref is not None)
-        pair = self.certificate.pair if self.certificate is not None else None
-        return (
-            tuple(ref for ref in (pair.cert_secret, pair.key_secret) if ref is not None) if pair is not None else ()
-        )
+        return secrets_of(self.certificate) if self.certificate is not None else ()
 
 
 def part_of(kind: str, raw: Mapping[str, Any]) -> Part:
@@ -123,10 +145,13 @@ def part_of(kind: str, raw: Mapping[str, Any]) -> Part:
         domain = _domain(model, namespace)
         flaws = (*flaws, *_dead_ends(model, domain))
         body = {"domain": domain, "changes": _changes(model.spec), "list_from": _list_from(model, namespace)}
+        body["signs_with"] = _signs_with(model)
     elif isinstance(model, RelayPolicy):
         body = {"rule": _rule(model, namespace), "changes": _changes(model.spec), "selection": selection_of(model)}
     elif isinstance(model, AccessPolicy):
         body = {"access": msgspec.structs.replace(access_of(model), name=f"{namespace}/{model.metadata.name}")}
+    elif isinstance(model, DKIMKey):
+        body = {"dkim": _dkim(model, namespace, raw)}
     elif isinstance(model, TLSCert):
         body = {"certificate": _certificate(model, namespace)}
     return Part(
@@ -182,7 +207,41 @@ def _changes(spec: Any) -> Changes | None:
 def _domain(model: MailDomain, namespace: str) -> engine.Domain:
     domain = domain_of(model, Manifests(), _NOWHERE, Defaults())
     name = f"{namespace}/{model.metadata.name}"
-    return msgspec.structs.replace(domain, name=name, retry=None, limits=None)
+    return msgspec.structs.replace(domain, name=name, retry=None, limits=None, outbound=_outbound(domain, namespace))
+
+
+def _outbound(domain: engine.Domain, namespace: str) -> engine.Outbound | None:
+    """Its keys come from the DKIMKeys, in `fleet`."""
+    out = domain.outbound
+    if out is None:
+        return None
+    return msgspec.structs.replace(
+        out,
+        auto=None,
+        dkim=(),
+        srs=_of_namespace(out.srs, namespace) if out.srs else None,
+        batv=_of_namespace(out.batv, namespace) if out.batv else None,
+    )
+
+
+def _signs_with(model: MailDomain) -> tuple[str, ...] | None:
+    dkim = model.spec.outbound.dkim
+    if dkim is not None and dkim.auto is not None:
+        return None
+    return tuple(ref.name for ref in (dkim.key_refs if dkim is not None else None) or ())
+
+
+def _dkim(model: DKIMKey, namespace: str, raw: Mapping[str, Any]) -> DKIMPart:
+    spec, name = model.spec, model.metadata.name
+    secret = spec.secret_ref
+    ref = SecretRef(name=f"{namespace}/{name}-dkim", key="private.pem")
+    if secret is not None:
+        ref = SecretRef(name=f"{namespace}/{secret.name}", key=secret.key)
+    key = msgspec.structs.replace(signing_key_of(model), name=f"{namespace}/{name}", secret=ref)
+    is_auto = (raw["metadata"].get("labels") or {}).get(MADE_FOR) == spec.domain_ref.name
+    status = raw.get("status")
+    phase = status.get("phase") if isinstance(status, Mapping) else None
+    return DKIMPart(key, spec.domain_ref.name, is_auto, spec.state == "Active" and phase == "Active")
 
 
 def _list_from(model: MailDomain, namespace: str) -> tuple[str, str] | None:
@@ -221,8 +280,26 @@ def _of_namespace(ref: SecretRef, namespace: str) -> SecretRef:
 def _certificate(model: TLSCert, namespace: str) -> engine.Certificate:
     """The pair is in `<name>-tls`, whoever made it. Also that of a secretRef: the operator checks what is put there,
     and copies what can be served, so that a bad successor never reaches a pod, not even one that starts just then."""
-    certificate = certificate_of(model, _NOWHERE)
-    return msgspec.structs.replace(certificate, self_signed=False, pair=made_pair(model.metadata.name, namespace))
+    made = certificate_of(model, _NOWHERE)
+    acme = model.spec.issuer.acme
+    is_asked = acme is not None and acme.solver.http01 is not None
+    return engine.Certificate(
+        name=made.name,
+        dns_names=made.dns_names,
+        duration=made.duration,
+        pair=made_pair(made.name, namespace),
+        http01_port=made.http01_port,
+        thumbprint=SecretRef(name=f"{namespace}/{acme.account_secret_name}", key=THUMBPRINT)
+        if acme is not None and is_asked
+        else None,
+    )
+
+
+def secrets_of(certificate: engine.Certificate) -> tuple[SecretRef, ...]:
+    """What a pod needs for it: the pair, and the word for an ACME server."""
+    pair = certificate.pair
+    refs = (pair.cert_secret if pair else None, pair.key_secret if pair else None, certificate.thumbprint)
+    return tuple(ref for ref in refs if ref is not None)
 
 
 def made_pair(name: str, namespace: str) -> KeyPair:
@@ -241,6 +318,8 @@ def parts_in_force(config: EngineConfig) -> dict[PartKey, Part]:
     for domain in config.domains.values():
         namespace, slash, name = domain.name.partition("/")
         if slash:
+            if not all(ref.name.rpartition("/")[0] == namespace for ref in outbound_secrets(domain)):
+                domain = msgspec.structs.replace(domain, outbound=None)
             part = Part(kind="MailDomain", namespace=namespace, name=name, domain=domain)
             parts[part.key] = part
     for rule in config.rules:
@@ -255,6 +334,14 @@ def parts_in_force(config: EngineConfig) -> dict[PartKey, Part]:
         part = Part(kind="AccessPolicy", namespace=namespace, name=name, access=config.access)
         parts[part.key] = part
     return parts
+
+
+def outbound_secrets(domain: engine.Domain) -> tuple[SecretRef, ...]:
+    """The keys of Secrets that the domain's mail needs on its way out."""
+    out = domain.outbound
+    if out is None:
+        return ()
+    return tuple(ref for ref in (*(key.secret for key in out.dkim), out.srs, out.batv) if ref is not None)
 
 
 def _selection(rule: engine.Rule) -> Selection | None:

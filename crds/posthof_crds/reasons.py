@@ -118,6 +118,9 @@ class Reason(enum.StrEnum):
     ISSUER_MISSING = "IssuerMissing"
     ISSUER_FAILED = "IssuerFailed"
     CERT_MANAGER_MISSING = "CertManagerMissing"
+    CHALLENGE_FAILED = "ChallengeFailed"
+    RATE_LIMITED = "RateLimited"
+    APPROVAL_PENDING = "ApprovalPending"
     SECRET_TAKEN = "SecretTaken"
     PAIR_INVALID = "PairInvalid"
     NAMES_MISSING = "NamesMissing"
@@ -203,6 +206,9 @@ MEANINGS: dict[Reason, str] = {
     Reason.ISSUER_MISSING: "The issuer, or the Secret of its certificate authority, is not there.",
     Reason.ISSUER_FAILED: "The issuer refused; the message has its words.",
     Reason.CERT_MANAGER_MISSING: "The issuer is of cert-manager, and this cluster has not its API.",
+    Reason.CHALLENGE_FAILED: "The names cannot be proven to be ours: nobody answers for them, or there is no record.",
+    Reason.RATE_LIMITED: "The authority gives no more for now; it is asked again at status.nextAttempt.",
+    Reason.APPROVAL_PENDING: "A CertificateSigningRequest waits for its approval, or for its signer.",
     Reason.SECRET_TAKEN: "The Secret the certificate would be kept in is there, and is somebody else's.",
     Reason.PAIR_INVALID: "Certificate and key cannot be read, or do not belong together.",
     Reason.NAMES_MISSING: "The certificate is not for all of dnsNames.",
@@ -222,6 +228,9 @@ _TROUBLE = (
     Reason.ISSUER_MISSING,
     Reason.ISSUER_FAILED,
     Reason.CERT_MANAGER_MISSING,
+    Reason.CHALLENGE_FAILED,
+    Reason.RATE_LIMITED,
+    Reason.APPROVAL_PENDING,
     Reason.SECRET_TAKEN,
     Reason.SECRET_MISSING,
     Reason.SECRET_KEY_MISSING,

@@ -16,16 +16,17 @@ from pydantic_core import PydanticCustomError
 from posthof_crds import bounds, engine, fields, names, single
 from posthof_crds.compile import Defaults, domain_of, full, listed, listener_of, match_of
 from posthof_crds.documents import Path as FieldPath
-from posthof_crds.engine import ActionKind, InboundMode, ListenerRole
+from posthof_crds.engine import ActionKind, InboundMode
 from posthof_crds.mailboxes import Hit, Where, look_up
 from posthof_crds.maildomain import MailDomain
 from posthof_crds.manifests import Entry, Manifests
 from posthof_crds.mta import MTA, Listener
 from posthof_crds.problems import Problem, did_you_mean, sentence
 from posthof_crds.relaypolicy import Match, RelayPolicy
+from posthof_crds.tlscert import ACME
+from posthof_crds.verifiers import HASHED
 
 Declared = set[tuple[str, str]]  # (kind, name) of every document, valid or not
-_SUBMISSION = (ListenerRole.SUBMISSION, ListenerRole.SUBMISSIONS)
 _ANYWHERE = Path("/")  # paths do not matter to these rules
 
 
@@ -51,6 +52,9 @@ def check(manifests: Manifests, declared: Declared) -> tuple[list[Problem], list
         *_policies(manifests, declared),
         *_shadowed(manifests),
         *_access(manifests),
+        *_outbound(manifests, declared),
+        *_dkim_keys(manifests, declared),
+        *_credentials(manifests, declared),
     ]
     return [f.problem for f in found if not f.is_warning], [f.problem for f in found if f.is_warning]
 
@@ -67,7 +71,8 @@ def _compiled(manifests: Manifests) -> dict[str, engine.Domain]:
 def _namespaces(manifests: Manifests) -> Iterator[Found]:
     first: str | None = None
     entries: list[Entry[Any]] = [*manifests.mtas, *manifests.domains, *manifests.policies, *manifests.certificates]
-    entries += [*manifests.access, *manifests.secrets.values(), *manifests.config_maps.values()]
+    entries += [*manifests.dkim_keys, *manifests.access, *manifests.credentials]
+    entries += [*manifests.secrets.values(), *manifests.config_maps.values()]
     for entry in entries:
         namespace = entry.metadata.namespace
         first = first or namespace
@@ -137,15 +142,35 @@ def _overlap(address: str, port: int, other: str, other_port: int) -> bool:
 def _certificates(manifests: Manifests, declared: Declared) -> Iterator[Found]:
     for entry in manifests.certificates:
         issuer = entry.object.spec.issuer
-        for field, given in (("ca", issuer.ca), ("certManager", issuer.cert_manager)):
+        for field, given in (("ca", issuer.ca), ("certManager", issuer.cert_manager), ("csr", issuer.csr)):
             if given is not None:
                 what = f"{field} works in a cluster, where the operator asks for the certificate"
                 at: FieldPath = ("spec", "issuer", field)
-                yield Found(entry.document.problem(at, what, "Write selfSigned, secretRef or files."))
+                yield Found(entry.document.problem(at, what, "Write selfSigned, acme, secretRef or files."))
+        if issuer.acme is not None:
+            yield from _acme(manifests, declared, entry, issuer.acme)
         ref = issuer.secret_ref
         if ref is not None:
             at = ("spec", "issuer", "secretRef")
             yield from _secret_keys(manifests, declared, entry, at, ref.name, ref.cert_key, ref.private_key_key)
+
+
+def _acme(manifests: Manifests, declared: Declared, entry: Entry[Any], acme: ACME) -> Iterator[Found]:
+    here: FieldPath = ("spec", "issuer", "acme")
+    eab, dns01 = acme.external_account, acme.solver.dns01
+    if eab is not None:
+        at = (*here, "externalAccount")
+        yield from _secret_keys(manifests, declared, entry, at, eab.secret_name, eab.secret_key)
+    if dns01 is None:
+        return
+    if dns01.dns_endpoint is not None:
+        what = "dnsEndpoint works in a cluster, where ExternalDNS reads such objects"
+        at = (*here, "solver", "dns01", "dnsEndpoint")
+        yield Found(entry.document.problem(at, what, "Write rfc2136, or http01 in place of dns01."))
+    if dns01.rfc2136 is not None:
+        at = (*here, "solver", "dns01", "rfc2136", "tsig")
+        tsig = dns01.rfc2136.tsig
+        yield from _secret_keys(manifests, declared, entry, at, tsig.secret_name, tsig.secret_key)
 
 
 def _secret_keys(
@@ -162,6 +187,45 @@ def _secret_keys(
         if key not in having:
             what = f'Secret "{name}" has no key "{key}"'
             yield Found(entry.document.problem(at, what, sentence(did_you_mean(key, having))))
+
+
+def _outbound(manifests: Manifests, declared: Declared) -> Iterator[Found]:
+    """What domains sign and mark with is there."""
+    for entry in manifests.domains:
+        outbound, here = entry.object.spec.outbound, ("spec", "outbound")
+        for n, ref in enumerate((outbound.dkim.key_refs if outbound.dkim else None) or ()):
+            at: FieldPath = (*here, "dkim", "keyRefs", n, "name")
+            key = next((each.object for each in manifests.dkim_keys if each.name == ref.name), None)
+            if key is not None and key.spec.domain_ref.name != entry.name:
+                what = f'DKIMKey "{ref.name}" is of MailDomain "{key.spec.domain_ref.name}"'
+                yield Found(entry.document.problem(at, what, "Name a DKIMKey whose domainRef is this MailDomain."))
+            elif key is None and ("DKIMKey", ref.name) not in declared:
+                known = sorted(name for kind, name in declared if kind == "DKIMKey")
+                what = f'there is no DKIMKey "{ref.name}"'
+                yield Found(entry.document.problem(at, what, sentence(did_you_mean(ref.name, known))))
+        for field, part in (("srs", outbound.srs), ("batv", outbound.batv)):
+            if part is not None:
+                at = (*here, field, "secretRef")
+                yield from _secret_keys(manifests, declared, entry, at, part.secret_ref.name, part.secret_ref.key)
+
+
+def _dkim_keys(manifests: Manifests, declared: Declared) -> Iterator[Found]:
+    seen: dict[tuple[str, str], str] = {}
+    for entry in manifests.dkim_keys:
+        spec = entry.object.spec
+        name = spec.domain_ref.name
+        if ("MailDomain", name) not in declared:
+            known = sorted(each for kind, each in declared if kind == "MailDomain")
+            what = f'there is no MailDomain "{name}"'
+            at: FieldPath = ("spec", "domainRef", "name")
+            yield Found(entry.document.problem(at, what, sentence(did_you_mean(name, known))))
+        other = seen.setdefault((name, spec.selector), entry.name)
+        if other != entry.name:
+            what = f"DKIMKey {other} has this selector already"
+            yield Found(entry.document.problem(("spec", "selector"), what, "Give each key a selector of its own."))
+        if spec.secret_ref is not None:
+            ref = spec.secret_ref
+            yield from _secret_keys(manifests, declared, entry, ("spec", "secretRef"), ref.name, ref.key)
 
 
 # -- domains ---------------------------------------------------------------------------------------------------------
@@ -322,13 +386,10 @@ def _policies(manifests: Manifests, declared: Declared) -> Iterator[Found]:
     for entry in manifests.policies:
         spec, document = entry.object.spec, entry.document
         yield from _bounded(entry, listeners)
+        yield from _named_credentials(entry, declared)
         for n, role in enumerate(spec.match.listener_roles):
             at: FieldPath = ("spec", "match", "listenerRoles", n)
-            if (
-                role not in _SUBMISSION
-                and manifests.mtas
-                and all(listener.role is not role for listener in listeners)
-            ):
+            if manifests.mtas and all(listener.role is not role for listener in listeners):
                 what = f"the MTA has no listener of role {role}, so this never matches"
                 yield Found(document.problem(at, what, "Add such a listener, or remove the role."), True)
         for field, given in (("namespaces", spec.match.namespaces), ("podSelector", spec.match.pod_selector)):
@@ -375,6 +436,52 @@ def _shadowed(manifests: Manifests) -> Iterator[Found]:
                 what = f'never asked: RelayPolicy "{entry.name}" before it matches all mail'
                 yield Found(later.document.problem(("spec", "priority"), what, "Give it a higher priority."), True)
             return
+
+
+# -- accounts --------------------------------------------------------------------------------------------------------
+
+
+def _credentials(manifests: Manifests, declared: Declared) -> Iterator[Found]:
+    """Their Secrets and domains are there, and each user name is one's."""
+    taken: dict[str, str] = {}
+    for entry in manifests.credentials:
+        spec, document = entry.object.spec, entry.document
+        name = spec.username or entry.name.casefold()
+        if name in taken and spec.pod_selector is None:
+            what = f"the user name {name} is taken by SMTPCredential {taken[name]}"
+            yield Found(document.problem(("spec", "username"), what, "Give each account a name of its own."))
+        taken.setdefault(name, entry.name)
+        ref = spec.secret_ref
+        if ref is not None:
+            at: FieldPath = ("spec", "secretRef")
+            secret = manifests.secrets.get(ref.name)
+            is_hashed = secret is not None and ref.password_key + HASHED in secret.object.key_names
+            keys = (ref.password_key + HASHED,) if is_hashed else (ref.password_key,)
+            yield from _secret_keys(manifests, declared, entry, at, ref.name, *keys)
+        domain = spec.domain_ref
+        if domain is not None and ("MailDomain", domain.name) not in declared:
+            known = sorted(each for kind, each in declared if kind == "MailDomain")
+            what = f'there is no MailDomain "{domain.name}"'
+            mend = sentence(did_you_mean(domain.name, known))
+            yield Found(document.problem(("spec", "domainRef", "name"), what, mend))
+        if spec.pod_selector is not None:
+            what = "podSelector never holds on one machine: a client's pod is known only in a cluster"
+            instead = "Write secretRef or generate, or leave the account to the cluster."
+            yield Found(document.problem(("spec", "podSelector"), what, instead), True)
+    listeners = [each for mta in manifests.mtas for each in mta.object.spec.listeners]
+    if manifests.credentials and manifests.mtas and not any(each.role in engine.SUBMISSION for each in listeners):
+        what = "no listener of the MTA lets anybody log in"
+        instead = "Add a listener of role Submissions (port 465) or Submission (587)."
+        yield Found(manifests.credentials[0].document.problem((), what, instead), True)
+
+
+def _named_credentials(entry: Entry[RelayPolicy], declared: Declared) -> Iterator[Found]:
+    for n, name in enumerate(entry.object.spec.match.credentials):
+        if name != "*" and ("SMTPCredential", name) not in declared:
+            known = sorted(each for kind, each in declared if kind == "SMTPCredential")
+            what = f'there is no SMTPCredential "{name}"'
+            at: FieldPath = ("spec", "match", "credentials", n)
+            yield Found(entry.document.problem(at, what, sentence(did_you_mean(name, known))))
 
 
 # -- access ----------------------------------------------------------------------------------------------------------

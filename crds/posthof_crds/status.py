@@ -281,7 +281,7 @@ class TLSCertStatus(Status):
     """When its successor is asked for."""
 
     issuer: Word | None = None
-    """Where it comes from: selfSigned, ca, secretRef or certManager."""
+    """Where it comes from: selfSigned, ca, acme, secretRef, certManager or csr."""
 
     secret_name: Word | None = None
     """The Secret that holds it."""
@@ -294,6 +294,13 @@ class TLSCertStatus(Status):
 
     failures: Count | None = None
     """Tries that failed since the last success."""
+
+    next_attempt: Moment | None = None
+    """When it is tried again."""
+
+    next_key: Word | None = None
+    """Of the key that the next certificate will have: SHA-256 of its public half (SPKI), in hex. A TLSA record
+    `3 1 1` with it may be published beside the present one's (RFC 7671 section 8.1)."""
 
 
 STATUSES: dict[str, type[Status]] = {

@@ -334,12 +334,25 @@ def test_a_password_is_not_sent_in_plain_text(tls: str, host: str, told: str) ->
     [
         (
             "dnsNames: [mx.example.org]\nissuer: {}",
-            "spec.issuer: issuer is exactly one of selfSigned, ca, secretRef, certManager, files",
+            "spec.issuer: issuer is exactly one of selfSigned, ca, acme, secretRef, certManager, csr, files",
+        ),
+        (
+            "dnsNames: [mx.example.org]\nissuer: {csr: {signerName: example.org/all}}",
+            "spec.issuer.csr: csr works in a cluster, where the operator asks for the certificate | Write",
+        ),
+        (
+            "dnsNames: [mx.example.org]\nissuer: {acme: {solver: {dns01: {dnsEndpoint: {}}}}}",
+            "spec.issuer.acme.solver.dns01.dnsEndpoint: dnsEndpoint works in a cluster, where ExternalDNS reads such",
+        ),
+        (
+            "dnsNames: [mx.example.org]\nissuer: {acme: {solver: {dns01: {rfc2136: {server: 192.0.2.1, "
+            "tsig: {name: k, secretName: none}}}}}}",
+            'spec.issuer.acme.solver.dns01.rfc2136.tsig: there is no Secret "none"',
         ),
         ("dnsNames: []\nissuer: {selfSigned: {}}", "spec.dnsNames: has too few entries"),
         (
             "dnsNames: [mx.example.org]\nissuer: {acme: {}}",
-            "spec.issuer.acme: unknown field | Known here: ca, certManager, files, secretRef",
+            "spec.issuer.acme.solver: is missing | Write solver: How the names are proven to be yours.",
         ),
         (
             "dnsNames: [mx.example.org]\nissuer: {secretRef: {name: no}}",
