@@ -13,8 +13,8 @@ Rules
   host's reply: a twentieth of the queue and 20 at least, in their order, so that a long queue for a host that is down
   costs little; the others stay ready and have their turn within 20 probes (decision 0008). A site that is down gets
   one probe, with pauses (Window).
-- A site's limits are the fleet's: what this worker may use of them says its `portion` (schedule/slices.py), which moves
-  with the clock and the fleet. Sessions beyond it end after their batch, idle ones at once.
+- A site's limits are the fleet's: what this worker may use of them says its `portion` (schedule/slices.py), which
+  moves with the clock and the fleet. Sessions beyond it end after their batch, idle ones at once.
 - Messages and connections per minute come out of the site's buckets (schedule/rates.py); what waits for one is fed by
   the tick.
 - Sessions of the worker are bounded by `capacity`; sites that wait for room get one place each in turn, an idle
@@ -118,6 +118,7 @@ class Pool:
         self._sites: dict[str, Site] = {}
         self._waiting: deque[Site] = deque()  # for capacity
         self._open = 0  # sessions that count against it
+        self.begun = 0  # units given to sessions since the start
         self._tasks: set[asyncio.Task[None]] = set()
         self._to_resolve: deque[Line] = deque()
         self._resolving = 0
@@ -206,6 +207,26 @@ class Pool:
         """Sessions with other hosts, those being opened included."""
         return self._open
 
+    @property
+    def busy_share(self) -> float:
+        """Share of the sessions we may have that have work, or are being opened."""
+        idle = sum(len(site.idle) for site in self._sites.values() if not site.is_local)
+        return (self._open - idle) / self.capacity if self.capacity else 0.0
+
+    def free(self) -> tuple[int, float]:
+        """Ready units that wait for nothing but a worker, and since when the oldest of them does (inf: none is).
+        Those that wait for their destination, or for its route, are not among them."""
+        now = self._clock()
+        count, since = 0, FOREVER
+        for line in self._backlog.lines():
+            target = self._targets.get(line) if line.ready else None
+            site = target.site if target is not None else None
+            if site is None or site.is_failing or site.window.is_down or site.is_held_back(now):
+                continue
+            count += line.ready
+            since = min(since, self._backlog.counts(line).oldest_ready)
+        return count, since
+
     # --- decide: from ready units to sessions -----------------------------------------------------------------
 
     def _turn(self) -> None:
@@ -273,8 +294,9 @@ class Pool:
             return 0
         brisk = site.brisk(now)
         enough = 2 * allowed + (int(brisk * assign.SOON / site.pace) if site.pace > 0.0 else 0)
+        ready = site.count_ready(enough)
         return assign.wanted(
-            ready=site.count_ready(enough),
+            ready=ready if site.messages is None else min(ready, site.messages.left(now)),
             allowed=allowed,
             sessions=len(site.sessions),
             idle=len(site.idle),
@@ -297,8 +319,9 @@ class Pool:
 
     def _trim(self, site: Site) -> None:
         """End idle sessions that are not ours any more."""
-        while not site.is_local and site.idle and len(site.sessions) > site.most:
-            self._end_idle(site.idle[0])
+        excess = 0 if site.is_local else len(site.sessions) - site.most
+        for session in site.idle[: max(0, excess)]:
+            self._end_idle(session)
 
     def _end_idle(self, session: Session) -> None:
         session.site.idle.remove(session)
@@ -332,6 +355,7 @@ class Pool:
         takens = [taken for _ in range(count) if (taken := take(line, now)) is not None]
         site.turn()
         session.sent += len(takens)
+        self.begun += len(takens)
         session.busy_since = now
         return takens
 

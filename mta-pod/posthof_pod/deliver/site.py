@@ -14,6 +14,8 @@ from posthof_crds.engine import DestinationLimits
 from posthof_pod.model import Host, Reason, Route, Taken
 from posthof_pod.schedule.concurrency import Window
 from posthof_pod.schedule.line import Line
+from posthof_pod.schedule.rates import Bucket
+from posthof_pod.schedule.slices import Portion
 
 LOCAL_SITE = "local"
 SHUN_FOR = 60.0  # seconds a host that failed stands behind the others
@@ -54,6 +56,7 @@ class SiteStatus(NamedTuple):
     next_probe: float  # 0.0: not down
     last: Setback | None
     last_at: float
+    is_held_back: bool = False  # what is ready waits for the destination, not for us
 
 
 class Session:
@@ -93,6 +96,7 @@ class Site:
     __slots__ = (
         "_members",
         "connecting",
+        "connects",
         "false_starts",
         "idle",
         "is_failing",
@@ -102,6 +106,8 @@ class Site:
         "last_at",
         "limits",
         "lines",
+        "messages",
+        "most",
         "pace",
         "sessions",
         "shunned",
@@ -112,6 +118,9 @@ class Site:
         self.key = key
         self.limits = limits
         self.window = window
+        self.most = limits.connections  # sessions that are ours of the fleet's
+        self.messages: Bucket | None = None  # None: no limit per minute
+        self.connects: Bucket | None = None
         self.lines: deque[Line] = deque()  # with ready units, in turn
         self._members: set[Line] = set()
         self.sessions: set[Session] = set()
@@ -128,6 +137,24 @@ class Site:
     @property
     def is_local(self) -> bool:
         return self.key == LOCAL_SITE
+
+    def follow(self, portion: Portion) -> None:
+        """The limits, or what is ours of them, have changed."""
+        if self.is_local:
+            return
+        limits = self.limits
+        self.most = portion.of(limits.connections, self.key)
+        self.messages = Bucket.follow(self.messages, limits.message_rate, portion.width)
+        self.connects = Bucket.follow(self.connects, limits.connection_rate, portion.width)
+
+    def may_send(self, now: float) -> bool:
+        """Whether no rate forbids the next message now."""
+        return self.messages is None or self.messages.left(now) > 0
+
+    def is_held_back(self, now: float) -> bool:
+        """Whether what is ready waits for the destination: for its answers, its limit of sessions, or a rate."""
+        allowed = min(self.window.allowed(now), self.most)
+        return not self.is_local and (len(self.sessions) >= allowed or not self.may_send(now))
 
     def join(self, line: Line) -> None:
         """A destination of this site has ready units."""
@@ -198,4 +225,5 @@ class Site:
             self.window.next_probe if is_down else 0.0,
             self.last,
             self.last_at,
+            self.is_held_back(now),
         )
