@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 from posthof_crds import rules
 from posthof_crds.accesspolicy import AccessPolicy
 from posthof_crds.core import API_VERSION, ConfigMap, Secret
+from posthof_crds.dkimkey import DKIMKey
 from posthof_crds.documents import Document, read
 from posthof_crds.maildomain import MailDomain
 from posthof_crds.manifests import Entry, Manifests
@@ -26,6 +27,7 @@ from posthof_crds.mistakes import explain
 from posthof_crds.mta import MTA
 from posthof_crds.problems import Invalid, Problem, did_you_mean, sentence
 from posthof_crds.relaypolicy import RelayPolicy
+from posthof_crds.smtpcredential import SMTPCredential
 from posthof_crds.tlscert import TLSCert
 
 KINDS: dict[str, type[BaseModel]] = {
@@ -33,12 +35,14 @@ KINDS: dict[str, type[BaseModel]] = {
     "MailDomain": MailDomain,
     "RelayPolicy": RelayPolicy,
     "AccessPolicy": AccessPolicy,
+    "SMTPCredential": SMTPCredential,
+    "DKIMKey": DKIMKey,
     "TLSCert": TLSCert,
     "Secret": Secret,
     "ConfigMap": ConfigMap,
 }
 _CORE = ("Secret", "ConfigMap")
-_LATER = ("SMTPCredential", "DKIMKey", "EgressPool", "DeliveryProfile", "QueueOperation")
+_LATER = ("EgressPool", "DeliveryProfile", "QueueOperation")
 
 
 def load(folder: Path) -> Manifests:
@@ -157,6 +161,8 @@ def _gather(entries: list[Entry[Any]]) -> Manifests:
         domains=tuple(by_kind["MailDomain"]),
         policies=tuple(by_kind["RelayPolicy"]),
         access=tuple(by_kind["AccessPolicy"]),
+        credentials=tuple(by_kind["SMTPCredential"]),
+        dkim_keys=tuple(by_kind["DKIMKey"]),
         certificates=tuple(by_kind["TLSCert"]),
         secrets={entry.name: entry for entry in by_kind["Secret"]},
         config_maps={entry.name: entry for entry in by_kind["ConfigMap"]},

@@ -7,15 +7,18 @@ from typing import Generic, TypeVar
 
 from posthof_crds.accesspolicy import AccessPolicy
 from posthof_crds.core import ConfigMap, Metadata, Secret
+from posthof_crds.dkimkey import DKIMKey
 from posthof_crds.documents import Document
 from posthof_crds.engine import SecretRef
 from posthof_crds.maildomain import MailDomain
 from posthof_crds.mta import MTA
 from posthof_crds.problems import Problem
 from posthof_crds.relaypolicy import RelayPolicy
+from posthof_crds.smtpcredential import SMTPCredential
 from posthof_crds.tlscert import TLSCert
+from posthof_crds.verifiers import HASHED, UNHASHED
 
-AnyKind = MTA | MailDomain | RelayPolicy | AccessPolicy | TLSCert | Secret | ConfigMap
+AnyKind = MTA | MailDomain | RelayPolicy | AccessPolicy | SMTPCredential | DKIMKey | TLSCert | Secret | ConfigMap
 K_co = TypeVar("K_co", bound=AnyKind, covariant=True)
 
 
@@ -43,6 +46,8 @@ class Manifests:
     domains: tuple[Entry[MailDomain], ...] = ()
     policies: tuple[Entry[RelayPolicy], ...] = ()
     access: tuple[Entry[AccessPolicy], ...] = ()
+    credentials: tuple[Entry[SMTPCredential], ...] = ()
+    dkim_keys: tuple[Entry[DKIMKey], ...] = ()
     certificates: tuple[Entry[TLSCert], ...] = ()
     secrets: dict[str, Entry[Secret]] = field(default_factory=dict, repr=False)
     config_maps: dict[str, Entry[ConfigMap]] = field(default_factory=dict)
@@ -54,10 +59,14 @@ class Manifests:
         return self.mtas[0].object
 
     def secret(self, ref: SecretRef) -> bytes:
-        """The bytes a SecretRef names. LookupError: no such Secret or key; it names both, never a value."""
+        """The bytes a SecretRef names; for a verifier that is not there the password, marked as such (UNHASHED).
+        LookupError: no such Secret or key; it names both, never a value."""
         entry = self.secrets.get(ref.name)
         if entry is None:
             raise LookupError(f"there is no Secret {ref.name}")
+        plain = ref.key.removesuffix(HASHED)
+        if ref.key not in entry.object.key_names and plain in entry.object.key_names:
+            return UNHASHED + entry.object.value(plain)
         if ref.key not in entry.object.key_names:
             raise LookupError(f"Secret {ref.name} has no key {ref.key}")
         return entry.object.value(ref.key)

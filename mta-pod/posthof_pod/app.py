@@ -187,6 +187,7 @@ class Worker:
             on_event=self._spool_event,
             on_gone=self._lane_gone,
             has_mate=True,
+            max_live=self.start.most,
         )
         mta.pool = Pool(
             mta.backlog,
@@ -414,6 +415,9 @@ class Worker:
         counts = self.mta.backlog.totals()
         now = self.mta.clock()
         oldest = now - counts.oldest_ready if counts.oldest_ready != flow.FOREVER else 0.0
+        pool = self.mta.pool
+        free, since = pool.free()
+        taken = [one.sessions / max(1, one.desk.clients.limits.sessions) for one in self.listeners.values()]
         stats.update(
             {
                 'posthof_queue_messages{state="ready"}': counts.ready,
@@ -421,7 +425,12 @@ class Worker:
                 'posthof_queue_messages{state="held"}': counts.held,
                 'posthof_queue_messages{state="sending"}': counts.taken,
                 "posthof_queue_oldest_ready_seconds": max(0.0, oldest),
-                'posthof_sessions_open{direction="out"}': self.mta.pool.open_sessions,
+                "posthof_queue_free_messages": free,
+                "posthof_queue_oldest_free_seconds": max(0.0, now - since) if free else 0.0,
+                "posthof_queue_begun_total": pool.begun,
+                "posthof_sessions_share": round(max([pool.busy_share, *taken]), 4),
+                "posthof_spool_messages_most": self.start.most,
+                'posthof_sessions_open{direction="out"}': pool.open_sessions,
                 'posthof_sessions_open{direction="in"}': sum(one.sessions for one in self.listeners.values()),
             }
         )

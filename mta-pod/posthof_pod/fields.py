@@ -53,6 +53,20 @@ def value(head: bytes, name: bytes) -> bytes:
     return found[0] if found else b""
 
 
+def without(head: bytes, name: bytes) -> bytes:
+    """The header fields but those called `name` (lower case), each with its folded lines; the rest as it is."""
+    if b"\n" + name not in b"\n" + head.lower():
+        return head
+    kept: list[bytes] = []
+    is_dropped = False
+    for line in head.splitlines(keepends=True):
+        if not line.startswith((b" ", b"\t")):
+            is_dropped = line.partition(b":")[0].rstrip(b" \t").lower() == name
+        if not is_dropped:
+            kept.append(line)
+    return b"".join(kept)
+
+
 def _unfolded(head: bytes, start: int) -> bytes:
     end = head.find(b"\n", start)
     while end >= 0 and head[end + 1 : end + 2] in (b" ", b"\t"):

@@ -14,6 +14,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from time import monotonic
 
 import msgspec
 
@@ -91,6 +92,7 @@ class Mta:
 
 async def accept(mail: Incoming, mta: Mta) -> Reply:
     """From the last dot to 250. Nothing is promised before `commit` returns."""
+    begun = monotonic()
     admission = mta.admission
     opinion = admission.judge(mail)
     verdict = opinion if isinstance(opinion, Verdict) else await opinion
@@ -119,6 +121,7 @@ async def accept(mail: Incoming, mta: Mta) -> Reply:
     stored = await mta.spool.commit(envelope, trace, body, at_once=at_once, waiting=waiting)
     mta.events.accepted(envelope, tls=mail.session.tls, listener=mail.session.listener)
     enqueue(stored.ref, envelope, shares, mta, is_tried=at_once)
+    mta.events.accepts.observe(monotonic() - begun)
     return Reply(250, "2.0.0", f"queued as {queue_id}")
 
 

@@ -34,7 +34,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from posthof_crds.engine import Listener, ListenerLimits, ListenerRole, TLSMode
+from kit import logins
+from posthof_crds.engine import SUBMISSION, Listener, ListenerLimits, ListenerRole, TLSMode
 from posthof_pod.listen import tls
 from posthof_pod.model import Recipient
 from posthof_pod.observe.events import RecordedEvents
@@ -106,8 +107,17 @@ class PlainGate:
         self.answer = Reply(250, "2.0.0", "Queued")
         self.is_full = False
         self.can_stream = True
+        self.accounts = logins.accounts()
+
+    def knows(self, session: Session) -> bool:
+        return self.accounts.knows(session)
+
+    def authenticate(self, session: Session, mechanism: str) -> Any:
+        return self.accounts.authenticate(session, mechanism)
 
     def sender(self, session: Session, address: str, parameters: MailParameters) -> Reply | None:
+        if session.credential:
+            return self.accounts.sender(session, address)
         if address.startswith("banned@"):
             return Reply(550, "5.7.1", "Sender refused")
         return None
@@ -122,7 +132,7 @@ class PlainGate:
             raise Temporary(Reply(451, "4.3.0", "Cannot say"), "a look-up failed")
         if local == "broken":
             raise LookupError("a fault of the gate")
-        if not domain.endswith("test"):
+        if not domain.endswith("test") and not session.credential:
             return Reply(550, "5.7.1", "Relaying denied")
         found = (Recipient(address, notify=int(parameters.notify), orcpt=parameters.orcpt),)
         return _at_once(found) if local == "deferred" else found
@@ -138,6 +148,8 @@ class PlainGate:
 
     async def accept(self, mail: Incoming) -> Reply:
         body = mail.body
+        if mail.session.credential and (refusal := self.accounts.submits(mail)) is not None:
+            return refusal
         self.mails.append(
             Taken(
                 mail.sender,
@@ -177,6 +189,9 @@ class Desk:
     def admits_message(self, session: Session) -> Reply | None:
         return self.message_reply
 
+    def authenticate(self, session: Session, mechanism: str) -> Any:
+        return self.gate.authenticate(session, mechanism)
+
     def moves(self, session: Session, client: str) -> Reply | None:
         return self.move_reply
 
@@ -191,7 +206,9 @@ class Desk:
 class Setting:
     """What `# with:` of a script sets: fields of ListenerLimits by name, and these."""
 
+    role: ListenerRole = ListenerRole.MX
     tls: TLSMode = TLSMode.OFF
+    mechanisms: tuple[str, ...] = ("SCRAM-SHA-256", "PLAIN", "LOGIN")
     xclient: tuple[str, ...] = ()
     proxy: tuple[str, ...] = ()
     normalise: bool = False
@@ -203,10 +220,11 @@ class Setting:
     def listener(self, *, implementation: str = "native") -> Listener:
         return Listener(
             name="in",
-            role=ListenerRole.MX,
+            role=self.role,
             host="127.0.0.1",
             port=0,
             tls=self.tls,
+            mechanisms=self.mechanisms if self.role in SUBMISSION else (),
             proxy_trusted=self.proxy,
             xclient_trusted=self.xclient,
             normalise_newlines=self.normalise,
@@ -240,7 +258,7 @@ class Talk:
         listener = setting.listener()
         terms = Terms(listener, HOSTNAME, has_certificate=True, blob_threshold=setting.blob_threshold)
         self.desk = Desk(self.gate, terms)
-        self.session = Session("192.0.2.1", listener="in", role=ListenerRole.MX)
+        self.session = Session("192.0.2.1", listener="in", role=setting.role)
         self.session.has_xclient = bool(setting.xclient)
         self.dialogue = Dialogue(self.session, self.desk)
         self.writes: list[bytes] = []
@@ -374,6 +392,10 @@ def _read_setting(setting: Setting, words: list[str]) -> None:
         key, _, value = word.partition("=")
         if key == "tls":
             setting.tls = TLSMode(value)
+        elif key == "role":
+            setting.role = ListenerRole(value)
+        elif key == "mechanisms":
+            setting.mechanisms = tuple(value.split(","))
         elif key in ("xclient", "proxy"):
             setattr(setting, key, tuple(value.split(",")))
         elif key in ("normalise", "is_full", "can_stream"):

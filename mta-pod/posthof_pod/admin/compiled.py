@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from posthof_crds.engine import EngineConfig
+from posthof_crds.verifiers import UNHASHED
 from posthof_pod.config import secrets
 
 SECONDS = 120.0
@@ -55,11 +56,15 @@ def compile_here(folder: Path, base: Path) -> Compiled:
         return Compiled(errors=[str(one) for one in invalid.errors], warnings=[str(one) for one in invalid.warnings])
     config = compile_manifests(manifests, base)
     found = Compiled(config, warnings=[str(one) for one in manifests.warnings])
+    generated = {f"{entry.name}-smtp" for entry in manifests.credentials if entry.object.spec.generate is not None}
     for ref in dict.fromkeys(secrets.refs(config)):
         try:
             found.secrets[secrets.key(ref)] = manifests.secret(ref)
         except LookupError as error:
-            found.errors.append(str(error.args[0]))
+            if ref.name in generated:
+                found.secrets[secrets.key(ref)] = UNHASHED  # the supervisor makes it
+            else:
+                found.errors.append(str(error.args[0]))
     if found.errors:
         found.config = None
     return found

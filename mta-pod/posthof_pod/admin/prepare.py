@@ -12,9 +12,11 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
-from posthof_crds.engine import EngineConfig, HTTPSettings, ListenerRole
+from posthof_crds.engine import SUBMISSION, EngineConfig, HTTPSettings, TLSMode
 from posthof_pod.admin import certificates, privileges
 from posthof_pod.admin.crew import Keys
+from posthof_pod.admin.keyring import KeyRing
+from posthof_pod.admin.logins import Logins
 from posthof_pod.admin.sockets import BindFailed, Ports, has_ipv6
 from posthof_pod.config import egress
 from posthof_pod.resolve.own import is_local_address
@@ -54,6 +56,8 @@ class Prepared:
         self.public: list[socket.socket] = []
         self.lock = -1
         self.keys = Keys(secrets, {})
+        self.logins = Logins(Path(config.state_dir))
+        self.keyring = KeyRing(Path(config.state_dir))
         self.complaints: list[str] = []
         self.lenient, self._has_public = lenient, has_public
         try:
@@ -79,7 +83,7 @@ class Prepared:
             pairs, self.complaints = certificates.usable(config, secrets, {})
             if self.complaints and not self.lenient:
                 raise certificates.Unusable(self.complaints)
-            self.keys = Keys(secrets, pairs)
+            self.keys = Keys(self.keyring.complete(config, self.logins.complete(config, secrets)), pairs)
         except (BindFailed, privileges.CannotDrop) as error:
             raise CannotStart([str(error)]) from error
         except certificates.Unusable as error:
@@ -118,15 +122,11 @@ def refuse_egress(config: EngineConfig) -> None:
 
 
 def refuse_roles(config: EngineConfig) -> None:
-    """Submission needs AUTH, and there is none yet: an open port 587 would be an open relay or useless."""
-    wrong = [one for one in config.listeners if one.role in (ListenerRole.SUBMISSION, ListenerRole.SUBMISSIONS)]
+    """Nobody logs in in the clear."""
+    wrong = [one for one in config.listeners if one.role in SUBMISSION and one.tls is TLSMode.OFF]
     if wrong:
         raise CannotStart(
-            [
-                f"listener {one.name}: role {one.role} needs server-side AUTH, which does not exist yet; "
-                "for your own hosts use role Internal and match their networks in a RelayPolicy"
-                for one in wrong
-            ]
+            [f"listener {one.name}: role {one.role} needs TLS: nobody logs in in the clear" for one in wrong]
         )
 
 

@@ -40,6 +40,7 @@ from posthof_pod.observe.events import Events
 RESTART = ("spool", "state_dir", "workers", "http", "public_http", "user")
 STOP = 15.0  # seconds for a clean stop, all in all
 CERTIFICATES = 60.0  # seconds between looks at the certificates' files
+DKIM = 30.0  # seconds between looks at DKIM keys of the state folder
 WORKER = "posthof_pod.worker"
 
 
@@ -93,6 +94,7 @@ class Supervisor:
         self._stop_within, self._on_settled = stop_within, on_settled
         self._stopping, self._killed = asyncio.Event(), asyncio.Event()
         self._reloading = asyncio.Lock()
+        self._swapped = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -142,6 +144,7 @@ class Supervisor:
             self._run(self._settle())
             self._run(self._follow())
             self._run(self._renew())
+            self._run(self._tend_keys())
             status = await self._until_stopped()
             if not status:
                 await self._let_settle()
@@ -241,6 +244,25 @@ class Supervisor:
                 if keys != self._keys:
                     await self._swap(self.config, keys, ["certificates"], self.revision)
 
+    async def _tend_keys(self) -> None:
+        """DKIM keys of the state folder are made, begin to sign once DNS has their records, and grow old."""
+        told: set[str] = set()
+
+        def warn(text: str) -> None:
+            if text not in told:
+                told.add(text)
+                self.events.warned(text)
+
+        while True:
+            if await asyncio.to_thread(self._prepared.keyring.tend, self.config, time.time(), warn):
+                async with self._reloading:
+                    keys, _ = await self._usable(self.config, self._keys.secrets)
+                    if keys != self._keys:
+                        await self._swap(self.config, keys, ["DKIM keys"], self.revision)
+            with contextlib.suppress(TimeoutError):  # another configuration may want other keys
+                await asyncio.wait_for(self._swapped.wait(), DKIM)
+            self._swapped.clear()
+
     async def reload(self) -> list[str]:
         """Read the manifests and take them into use. Returns why not; the old configuration stays then."""
         async with self._reloading:
@@ -289,7 +311,9 @@ class Supervisor:
         """The pairs that can be served, and what is wrong with others; the last good one serves on for them."""
         last = self._keys.certificates
         pairs, problems = await asyncio.to_thread(certificates.usable, config, secrets, last)
-        return Keys(secrets, pairs), problems
+        complete = await asyncio.to_thread(self._prepared.logins.complete, config, secrets)
+        complete = await asyncio.to_thread(self._prepared.keyring.complete, config, complete)
+        return Keys(complete, pairs), problems
 
     def _complain(self, complaints: list[str]) -> None:
         for one in complaints:
@@ -316,6 +340,7 @@ class Supervisor:
             return problems
         self.ports.finish(change)
         self.config, self._keys, self.revision = config, keys, revision
+        self._swapped.set()
         self._tell_of_listeners()
         self.events.config_swapped(revision, changed)
         return []

@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
+from posthof_crds.engine import ListenerRole
 from posthof_pod.admit.judge import Admission
 from posthof_pod.admit.recipients import Answer
 from posthof_pod.replies import Reply
 from posthof_pod.smtp.data import BodySink
-from posthof_pod.smtp.gate import Incoming, Session
+from posthof_pod.smtp.gate import Exchange, Incoming, Session
 from posthof_pod.smtp.grammar import MailParameters, RecipientParameters
 
+_INTERNAL = ListenerRole.INTERNAL
 FULL = Reply(452, "4.3.1", "Insufficient system storage, try again later")
 
 
@@ -25,18 +27,32 @@ class Store(Protocol):
     def blob(self) -> BodySink: ...
 
 
+class Accounts(Protocol):
+    """What the gate needs of accounts.accounts.Accounts."""
+
+    def knows(self, session: Session, /) -> bool: ...
+    def authenticate(self, session: Session, mechanism: str, /) -> Exchange | Reply: ...
+    def sender(self, session: Session, address: str, /) -> Reply | None: ...
+
+
 class HouseGate:
     """smtp.gate.Gate for one worker."""
 
-    __slots__ = ("_admission", "_has_room", "_store", "accept", "recipient")
+    __slots__ = ("_accounts", "_admission", "_has_room", "_store", "accept", "authenticate", "knows", "recipient")
 
     def __init__(
-        self, admission: Admission, store: Store, accept: Callable[[Incoming], Coroutine[Any, Any, Reply]]
+        self,
+        admission: Admission,
+        store: Store,
+        accept: Callable[[Incoming], Coroutine[Any, Any, Reply]],
+        accounts: Accounts,
     ) -> None:
         self.recipient: Callable[[Session, str, str, RecipientParameters], Answer | Awaitable[Answer]]
         self.admission = admission
         self._store = store
         self._has_room = store.room
+        self._accounts = accounts
+        self.knows, self.authenticate = accounts.knows, accounts.authenticate
         self.accept = accept  # as it is: no call between the last dot and the flow
 
     @property
@@ -49,6 +65,8 @@ class HouseGate:
         self.recipient = admission.recipient  # as it is, too
 
     def sender(self, session: Session, address: str, parameters: MailParameters, /) -> Reply | None:
+        if session.credential or session.role is _INTERNAL:
+            return self._accounts.sender(session, address)
         return None  # who may send what is decided with each recipient
 
     def room(self, size: int, /) -> Reply | None:

@@ -9,7 +9,8 @@ Rules
   (Direct, Smarthost, LMTP) are asked only with those of their `recipients` patterns that name this domain literally:
   "everything from the office to the smarthost" must not carry away our own mail. Without a match the MailDomain
   decides. Who exists is always the MailDomain's to say.
-- A foreign recipient: the first matching rule decides; none: 550 5.7.1, relaying denied.
+- A foreign recipient: the first matching rule decides; none: Direct for a client that has logged in (SMTPCredential),
+  550 5.7.1, relaying denied, for all others.
 - A rule that lets mail out counts only if it is bounded (posthof_crds.bounds); `load` refuses others, and so does
   this file. An unbounded Hold holds what another rule permits, and permits nothing.
 - Our own mail (reports, and what our aliases and redirects point to) comes from a place we trust: for rules that say
@@ -60,6 +61,7 @@ class Facts(NamedTuple):
     headers: Headers | None = None  # None: not known yet
     origin: Origin = Origin.CLIENT
     is_forwarded: bool = False  # the target of an alias or a Redirect of ours
+    credential: str = ""  # the SMTPCredential the client has proven to be, "" = none
 
     @property
     def is_ours(self) -> bool:
@@ -97,6 +99,7 @@ class Part(enum.IntEnum):
     DOMAIN = 7  # a rule that says where mail goes does not name our domain
     BOUNDS = 8  # a rule that lets mail out to anybody, or for anybody
     WORKLOADS = 9
+    CREDENTIALS = 10
 
 
 class Asked(NamedTuple):
@@ -127,6 +130,7 @@ class _Subject(NamedTuple):
 class _CompiledRule:
     __slots__ = (
         "bit",
+        "credentials",
         "headers",
         "is_about_clients",
         "is_bounded",
@@ -149,7 +153,8 @@ class _CompiledRule:
         self.roles = frozenset(str(role) for role in match.listener_roles)
         self.bit = 1 << 2 * order if match.clients else 0
         self.pods_bit = 2 << 2 * order if match.workloads else 0
-        self.is_about_clients = bool(self.roles or self.bit or self.pods_bit)
+        self.credentials = frozenset(match.credentials)
+        self.is_about_clients = bool(self.roles or self.bit or self.pods_bit or self.credentials)
         self.trusts_us = self.lets_out and not rule.is_foreign  # our own mail need not come from its clients
         self.senders = patterns.AddressSet(match.senders) if match.senders else None
         self.recipients = patterns.AddressSet(match.recipients) if match.recipients else None
@@ -176,6 +181,8 @@ class _CompiledRule:
                 return Part.CLIENTS
             if self.pods_bit and (is_ours or not subject.sources & self.pods_bit):
                 return Part.WORKLOADS
+            if self.credentials and (is_ours or not _is_one_of(subject.facts.credential, self.credentials)):
+                return Part.CREDENTIALS
         if self.senders is not None and not self.senders.matches(*subject.sender):
             return Part.SENDERS
         return self._headers_fail(subject.facts.headers) if self.headers else Part.ALL
@@ -419,7 +426,15 @@ def _refusal(rule: Rule) -> Reply:
 
 
 def _built_in(facts: Facts) -> Decision:
-    return _DIRECT if facts.is_ours else _DENIED
+    """What holds where no rule says anything: who has logged in may write to everybody."""
+    return _DIRECT if facts.is_ours or facts.credential else _DENIED
+
+
+def _is_one_of(credential: str, wanted: frozenset[str]) -> bool:
+    """`*` is any, `namespace/*` any of that namespace."""
+    if not credential:
+        return False
+    return credential in wanted or "*" in wanted or credential.rpartition("/")[0] + "/*" in wanted
 
 
 def _names(each: _CompiledRule, domain: str) -> bool:
@@ -458,6 +473,11 @@ def _why(each: _CompiledRule, part: Part, subject: _Subject, doubted: str) -> st
         came = f"the client {facts.client} is none of" if facts.client else "no client is given, wanted is one of"
         came = f"the client's address {doubted} is not believed, wanted is one of" if doubted else came
         return mine if subject.is_ours else f"{came} the pods that its namespaces and podSelector choose"
+    if part is Part.CREDENTIALS:
+        came = (
+            f"the client logged in as {facts.credential}, not" if facts.credential else "nobody logged in, wanted is"
+        )
+        return mine if subject.is_ours else f"{came} {_some(match.credentials)}"
     if part is Part.SENDERS:
         return f"the sender {facts.sender or '<>'} is none of {_some(match.senders)}"
     if part is Part.HEADERS:

@@ -36,6 +36,10 @@ class Secrets:
 
     __hash__ = None  # type: ignore[assignment]  # compared by value, and nobody's dictionary key
 
+    def found(self, name: str) -> bytes:
+        """What the supervisor made for the workers under this name; b"" where there is none."""
+        return self._values.get(name, b"")
+
     def bytes(self, ref: SecretRef) -> bytes:
         """The value as it is. LookupError names the secret, never a value."""
         found = self._values.get(key(ref))

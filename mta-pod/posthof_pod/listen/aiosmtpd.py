@@ -4,7 +4,7 @@ It is an independent reading of RFC 5321: aiosmtpd cuts lines, parses addresses,
 commands; here is only what connects it with the house, and guards where it is laxer than the house allows.
 
 Rules
-- Its EHLO is smaller: SIZE, 8BITMIME, SMTPUTF8, STARTTLS. No PIPELINING, CHUNKING, DSN, LIMITS, XCLIENT and no
+- Its EHLO is smaller: SIZE, 8BITMIME, SMTPUTF8, STARTTLS, AUTH. No PIPELINING, CHUNKING, DSN, LIMITS, XCLIENT and no
   enhanced codes beyond those the gate gives.
 - A message is held in memory whole, a line of it may have LINE_MAX octets, and a session costs a task and streams.
   Who needs more takes the native listener.
@@ -17,6 +17,7 @@ Rules
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 import socket
 import ssl
@@ -32,10 +33,12 @@ from posthof_pod.listen.reception import BACKLOG, SHUTDOWN, TIMED_OUT, Contexts,
 from posthof_pod.listen.steps import reply_for, run
 from posthof_pod.model import Body, Recipient
 from posthof_pod.replies import Reply
-from posthof_pod.smtp import grammar
-from posthof_pod.smtp.data import BARE_NEWLINE, has_bare_newline
+from posthof_pod.smtp import answers as say
+from posthof_pod.smtp import grammar, sasl
+from posthof_pod.smtp.data import BARE_NEWLINE, has_bare_newline, without_bcc
 from posthof_pod.smtp.gate import Gate, Incoming, Session
 from posthof_pod.smtp.grammar import MailParameters, Malformed
+from posthof_pod.smtp.server import GUESSES_MAX, RESPONSE_MAX
 
 LINE_MAX = 1024 * 1024  # octets of one line of content
 PROXY_TIMEOUT = 10.0
@@ -205,7 +208,11 @@ class _Hooks:
     ) -> list[str]:
         server.facts.helo = session.host_name = grammar.parse_helo(hostname.encode("utf-8", "replace"))
         server.facts.is_extended = True
-        return [response for response in responses if not response.startswith("250-AUTH")]
+        offers = [response for response in responses if not response.startswith("250-AUTH")]
+        terms = self._house.desk.terms
+        if terms.mechanisms and server.facts.tls:
+            offers.insert(-1, "250-AUTH " + " ".join(self._house.desk.listener.mechanisms))
+        return offers
 
     async def handle_MAIL(
         self, server: Conversation, session: Any, envelope: Any, address: str, options: list[str]
@@ -213,6 +220,8 @@ class _Hooks:
         parameters = _parameters(options)
         sender = _checked(address, smtputf8=parameters.smtputf8, is_sender=True)
         desk, facts = self._house.desk, server.facts
+        if desk.terms.needs_login and not facts.credential and not desk.gate.knows(facts):
+            return server.say(say.AUTH_FIRST if facts.tls else say.TLS_FIRST)
         limits = desk.listener.limits
         reply = desk.admits_message(facts) if limits.client_message_rate else None
         reply = reply or desk.gate.room(parameters.size) or await _of(desk.gate.sender(facts, sender, parameters))
@@ -244,6 +253,8 @@ class _Hooks:
             if not self._house.desk.listener.normalise_newlines:
                 return server.say(BARE_NEWLINE)
             content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
+        if self._house.desk.terms.needs_login:
+            content = without_bcc(content)
         mail = await server.incoming(content)
         reply = await self._house.desk.gate.accept(mail)
         if reply.is_positive:
@@ -273,6 +284,7 @@ class Conversation(SMTP):
         self.recipients: list[Recipient] = []
         self.messages = 0
         self.errors = 0
+        self._guesses = 0
         self._begun = house.loop.time()
         self._is_counted = False
         self._is_busy = False
@@ -297,7 +309,8 @@ class Conversation(SMTP):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if self._original_transport is not None:  # after STARTTLS: the same client
             super().connection_made(transport)
-            self.facts.tls, self.facts.helo = cipher_of(transport), ""
+            self.facts.tls, self.facts.helo, self.facts.is_extended = cipher_of(transport), "", False
+            self.facts.credential = ""
             return
         self._house.conversations.add(self)
         peer = transport.get_extra_info("peername")
@@ -439,8 +452,54 @@ class Conversation(SMTP):
         await super().smtp_STARTTLS(arg)
 
     async def smtp_AUTH(self, arg: str | None) -> None:
-        """There is no server-side AUTH yet."""
-        await self.push("502 5.5.1 Command not offered")
+        """RFC 4954 section 4. The mechanisms are the house's, not aiosmtpd's."""
+        terms, facts = self._house.desk.terms, self.facts
+        words = (arg or "").split(" ")
+        reply: Reply | None = None
+        if not terms.mechanisms:
+            reply = say.NOT_OFFERED
+        elif not facts.tls:
+            reply = say.TLS_FIRST
+        elif not facts.is_extended:
+            reply = say.EHLO_FIRST
+        elif facts.credential:
+            reply = say.IS_AUTHENTICATED
+        elif self.envelope is not None and self.envelope.mail_from is not None:
+            reply = say.IN_TRANSACTION
+        elif not words[0] or len(words) > 2:
+            reply = say.NEEDS_ARGUMENT
+        elif words[0].upper() not in terms.mechanisms:
+            reply = say.NO_MECHANISM
+        if reply is None:
+            reply = await self._exchange(words[0].upper(), words[1] if len(words) == 2 else None)
+        await self.push(_text(reply))
+        if not reply.is_positive and reply.code in (454, 535):
+            self._guesses += 1
+            if self._guesses >= GUESSES_MAX:
+                self._leave(say.TOO_MANY_GUESSES)
+
+    async def _exchange(self, mechanism: str, initial: str | None) -> Reply:
+        """From the mechanism's first word to the reply that ends it."""
+        exchange = self._house.desk.authenticate(self.facts, mechanism)
+        if isinstance(exchange, Reply):
+            return exchange
+        try:
+            response = None if initial is None else b"" if initial == "=" else sasl.decode(initial.encode())
+            while True:
+                word = await exchange.respond(response)
+                if isinstance(word, Reply):
+                    return word
+                await super().push("334 " + base64.b64encode(word).decode())
+                line = await self._reader.readline()
+                if not line.endswith(b"\r\n"):
+                    return say.BARE_LF
+                if line == b"*\r\n":
+                    return say.CANCELLED
+                if len(line) > RESPONSE_MAX:
+                    return say.TOO_LONG_RESPONSE
+                response = sasl.decode(line[:-2])
+        except Malformed as malformed:
+            return malformed.reply
 
 
 def _text(reply: Reply) -> str:

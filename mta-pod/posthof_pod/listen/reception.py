@@ -21,7 +21,7 @@ from posthof_pod.listen.limits import Clients
 from posthof_pod.listen.networks import Networks
 from posthof_pod.listen.seen import Seen
 from posthof_pod.replies import Reply
-from posthof_pod.smtp.gate import Gate, Session
+from posthof_pod.smtp.gate import Exchange, Gate, Session
 from posthof_pod.smtp.terms import Terms
 
 Contexts = Callable[[], ssl.SSLContext | None]
@@ -33,6 +33,7 @@ BACKLOG = 4096  # connections the kernel holds for us; it cuts the number to net
 
 _STAGES = {
     "": "session",
+    "AUTH": "auth",
     "EHLO": "helo",
     "HELO": "helo",
     "MAIL": "mail",
@@ -150,6 +151,9 @@ class FrontDesk:
 
     def admits_message(self, session: Session) -> Reply | None:
         return self.clients.message(session.client, self.clock())
+
+    def authenticate(self, session: Session, mechanism: str) -> Exchange | Reply:
+        return self.gate.authenticate(session, mechanism)
 
     def moves(self, session: Session, client: str) -> Reply | None:
         return self.clients.move(session.client, client, self.clock())

@@ -131,6 +131,18 @@ def self_signed(names: Sequence[str], lifetime: float, now: float) -> Pair:
     )
 
 
+def end_point(chain: bytes) -> bytes:
+    """The channel binding tls-server-end-point of a chain (RFC 5929 section 4.1): the hash of its first certificate,
+    by the hash its signature uses, or SHA-256 where that is weak or none."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
+
+    certificate = x509.load_pem_x509_certificate(chain)
+    found = certificate.signature_hash_algorithm
+    is_weak = found is None or isinstance(found, hashes.MD5 | hashes.SHA1)
+    return certificate.fingerprint(hashes.SHA256() if is_weak or found is None else found)
+
+
 def expires(chain: bytes) -> float:
     """When the first certificate of `chain` ends, unix seconds."""
     from cryptography import x509

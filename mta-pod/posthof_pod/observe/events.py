@@ -37,6 +37,7 @@ from posthof_pod.observe.ring import Ring
 from posthof_pod.replies import Reply
 from posthof_pod.smtp.gate import Session
 
+ACCEPTS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 DELAYS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 60.0, 300.0, 1800.0, 3600.0, 14400.0, 86400.0)
 LEVELS = {"debug": 0, "info": 1, "warning": 2, "error": 3}
 DETAIL = 8192  # characters of a traceback that are kept
@@ -75,6 +76,7 @@ class Events:
         self.clock = clock
         self.ring = Ring() if ring is None else ring
         self.delays = Histogram("posthof_delivery_delay_seconds", DELAYS)
+        self.accepts = Histogram("posthof_accept_seconds", ACCEPTS)
         self.total = self.accepted_messages = self.accepted_recipients = self.accepted_bytes = 0
         self.sessions = self.probes = self.duplicates = 0
         self._counts: dict[str, int] = {}  # sample name with labels -> count, for what is not on the hot path
@@ -525,7 +527,7 @@ class Events:
         found |= labelled("posthof_failed_total", "reason", self._failed)
         for (stage, code), count in self._refused.items():
             found[f'posthof_refused_total{{stage="{stage}",code="{code}"}}'] = count
-        return found | self._counts | self.delays.stats()
+        return found | self._counts | self.delays.stats() | self.accepts.stats()
 
     def trace(self, wanted: str, limit: int = 1000) -> list[bytes]:
         """JSON lines of the messages that `wanted` (queue id, address, @domain, Message-ID) names, oldest first."""

@@ -68,6 +68,14 @@ METRICS: dict[str, Metric] = {
     "posthof_config_info": Metric("gauge", "Workers that run the configuration with this hash."),
     "posthof_queue_messages": Metric("gauge", "What waits, by state: ready, deferred, held, sending."),
     "posthof_queue_oldest_ready_seconds": Metric("gauge", "Age of the oldest unit that is due.", "max"),
+    "posthof_accept_seconds": Metric("histogram", "From the last dot to the 250."),
+    "posthof_queue_free_messages": Metric(
+        "gauge", "Ready mail that waits for nothing but a worker: not for its destination or its route."
+    ),
+    "posthof_queue_oldest_free_seconds": Metric("gauge", "Age of the oldest of these.", "max"),
+    "posthof_queue_begun_total": Metric("counter", "Units given to a session, or to a mailbox."),
+    "posthof_sessions_share": Metric("gauge", "Share of the sessions allowed that are taken, in or out.", "max"),
+    "posthof_spool_messages_most": Metric("gauge", "Live messages that fit into the workers' memory."),
     "posthof_sessions_open": Metric("gauge", "Open sessions, by direction: in, out."),
     "posthof_spool_messages": Metric("gauge", "Live messages in the spool."),
     "posthof_spool_bytes": Metric("gauge", "Bytes of the spool's segments and blobs."),

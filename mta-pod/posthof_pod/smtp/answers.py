@@ -17,6 +17,15 @@ HELP = Reply(
     214, "2.0.0", "Commands: EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY HELP STARTTLS QUIT\nSee RFC 5321"
 ).encode()
 
+AUTH_FIRST = Reply(530, "5.7.0", "Authentication required")
+TLS_FIRST = Reply(530, "5.7.0", "Must issue a STARTTLS command first")
+AUTHENTICATED = Reply(235, "2.7.0", "Authentication succeeded")
+WRONG = Reply(535, "5.7.8", "Authentication credentials invalid")
+IS_AUTHENTICATED = Reply(503, "5.5.1", "You have authenticated already")
+NO_MECHANISM = Reply(504, "5.5.4", "Authentication mechanism not offered")
+CANCELLED = Reply(501, "5.7.0", "Authentication cancelled")
+TOO_LONG_RESPONSE = Reply(500, "5.5.6", "Authentication response too long")
+TOO_MANY_GUESSES = Reply(421, "4.7.0", "Too many failed authentications")
 EHLO_FIRST = Reply(503, "5.5.1", "Send EHLO first")
 MAIL_FIRST = Reply(503, "5.5.1", "Send MAIL first")
 RCPT_FIRST = Reply(503, "5.5.1", "Send RCPT first")

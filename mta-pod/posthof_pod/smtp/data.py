@@ -8,6 +8,7 @@ Rules
   `normalises`: then each bare CR and bare LF becomes CRLF, after the end was looked for in the octets as they came.
 - A message that lies whole in one packet costs one find and one look at its line ends; no regular expression.
 - Above `threshold` octets the content goes to a sink as it comes; memory holds one packet.
+- With `removes_bcc` (submission, RFC 5322 3.6.3) the Bcc fields of the header block are left out of what is kept.
 - Once it is too large or refused, the rest is read and dropped, so that the reply finds its place in the dialogue.
 """
 
@@ -17,11 +18,13 @@ from collections.abc import Callable
 from io import IncrementalNewlineDecoder
 from typing import Protocol
 
+from posthof_pod import fields
 from posthof_pod.replies import Failure, Reply
 
 END = b"\r\n.\r\n"
 HEAD_MAX = 64 * 1024  # octets of the header block kept beside streamed content
 INTERNAL = Reply(451, "4.3.0", "Something failed here, try again later")
+HEAD_TOO_LARGE = Reply(552, "5.3.4", "The header of the message is too large")
 BARE_NEWLINE = Reply(550, "5.5.2", "The message holds a CR or LF that is no part of a CRLF (RFC 5321 2.3.8)")
 
 
@@ -83,6 +86,14 @@ def whole(data: bytes, at: int) -> bytes | None:
     return body if decoder.newlines == "\r\n" else None
 
 
+def without_bcc(content: bytes) -> bytes:
+    """The content without the Bcc fields of its header block."""
+    end = content.find(b"\r\n\r\n")
+    head = b"" if content.startswith(b"\r\n") else content if end < 0 else content[: end + 2]
+    kept = fields.without(head, b"bcc")
+    return content if len(kept) == len(head) else kept + content[len(head) :]
+
+
 class Content:
     """What was read of one message: in memory, or in a sink above `threshold`; counted and limited.
 
@@ -99,12 +110,16 @@ class Content:
         "head",
         "limit",
         "refusal",
+        "removes_bcc",
         "sink",
         "size",
     )
 
-    def __init__(self, limit: int, threshold: int, open_sink: Callable[[], BodySink]) -> None:
+    def __init__(
+        self, limit: int, threshold: int, open_sink: Callable[[], BodySink], *, removes_bcc: bool = False
+    ) -> None:
         self.limit = limit
+        self.removes_bcc = removes_bcc
         self.size = 0
         self.sink: BodySink | None = None
         self.refusal: Reply | None = None
@@ -152,7 +167,12 @@ class Content:
         if sink is not None:
             return sink
         pieces = self._pieces
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        whole = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if not self.removes_bcc:
+            return whole
+        kept = without_bcc(whole)
+        self.size -= len(whole) - len(kept)
+        return kept
 
     def _keep(self, data: bytes) -> None:
         try:
@@ -171,6 +191,14 @@ class Content:
 
     def _spill(self) -> None:
         """The content is larger than memory should hold: open the sink and move what is here."""
+        if self.removes_bcc:
+            whole = b"".join(self._pieces)
+            if not whole.startswith(b"\r\n") and b"\r\n\r\n" not in whole:
+                self.refuse(HEAD_TOO_LARGE)
+                return
+            kept = without_bcc(whole)
+            self.size -= len(whole) - len(kept)
+            self._pieces = [kept]
         sink = self.sink = self._open()
         for piece in self._pieces:
             self._note_head(piece)
@@ -199,9 +227,15 @@ class DotReader(Content):
     __slots__ = ("_is_begun", "_normalises", "_tail", "raw")
 
     def __init__(
-        self, limit: int, threshold: int, open_sink: Callable[[], BodySink], *, normalises: bool = False
+        self,
+        limit: int,
+        threshold: int,
+        open_sink: Callable[[], BodySink],
+        *,
+        normalises: bool = False,
+        removes_bcc: bool = False,
     ) -> None:
-        super().__init__(limit, threshold, open_sink)
+        super().__init__(limit, threshold, open_sink, removes_bcc=removes_bcc)
         self.raw = 0  # octets read from the wire
         self._tail = b"\r\n"  # what may be the beginning of the end; the CRLF of the DATA line stands first
         self._is_begun = False

@@ -26,15 +26,18 @@ class Session:
     """What is known of one client. The dialogue and its listener write it, all others read."""
 
     __slots__ = (
+        "certificate",
         "client",
         "client_name",
         "client_port",
+        "credential",
         "has_xclient",
         "helo",
         "is_extended",
         "listener",
         "role",
         "tls",
+        "user",
         "vouched",
     )
 
@@ -49,9 +52,14 @@ class Session:
         self.tls = ""  # "TLSv1.3 TLS_AES_256_GCM_SHA384", "" = plain text
         self.has_xclient = False  # the client may use XCLIENT
         self.vouched = client  # `client` where rules may believe it; "" where it may be a node's
+        self.credential = ""  # the SMTPCredential it has proven to be, "" = nobody has logged in
+        self.user = ""  # the name it logged in with, where that SMTPCredential stands for many; else ""
+        self.certificate: dict[str, Any] = {}  # a verified client certificate, as ssl.getpeercert has it
 
     def protocol(self, *, smtputf8: bool = False) -> str:
         """The word for the Received field (RFC 3848, RFC 6531 4.3)."""
+        if self.credential:
+            return ("UTF8SMTP" if smtputf8 else "ESMTP") + ("SA" if self.tls else "A")
         if smtputf8:
             return "UTF8SMTPS" if self.tls else "UTF8SMTP"
         if not self.is_extended:
@@ -83,6 +91,15 @@ class Incoming(msgspec.Struct):
         return body if end < 0 else body[: end + 2]
 
 
+class Exchange(Protocol):
+    """One AUTH command on its way (accounts/exchange.py)."""
+
+    def respond(self, response: bytes | None, /) -> Coroutine[Any, Any, bytes | Reply]:
+        """The client's next response (None: AUTH came without one) -> a challenge, or the reply that ends it. After a
+        positive one `session.credential` says who the client is. Raises grammar.Malformed."""
+        ...
+
+
 class Gate(Protocol):
     """Who decides about mail (admit/gate.py)."""
 
@@ -90,6 +107,15 @@ class Gate(Protocol):
         self, session: Session, address: str, parameters: MailParameters, /
     ) -> Reply | Awaitable[Reply | None] | None:
         """None: go on."""
+        ...
+
+    def knows(self, session: Session, /) -> bool:
+        """Whether a client that has not logged in is known by what it is (a pod); `session` says as whom from now
+        on."""
+        ...
+
+    def authenticate(self, session: Session, mechanism: str, /) -> Exchange | Reply:
+        """As Reception.authenticate."""
         ...
 
     def recipient(
@@ -122,6 +148,10 @@ class Reception(Protocol):
 
     def admits_message(self, session: Session, /) -> Reply | None:
         """The rate of messages per client; asked at MAIL when `limits.client_message_rate` is set."""
+        ...
+
+    def authenticate(self, session: Session, mechanism: str, /) -> Exchange | Reply:
+        """AUTH begins. `mechanism`: one of `terms.mechanisms`. A Reply: not now."""
         ...
 
     def moves(self, session: Session, client: str, /) -> Reply | None:

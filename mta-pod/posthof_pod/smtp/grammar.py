@@ -255,6 +255,9 @@ def _mail_parameters(found: dict[str, str | None]) -> MailParameters:
                 raise Malformed(501, "5.5.4", "RET is FULL or HDRS")
         elif keyword == "ENVID":
             envid = _envid(value)
+        elif keyword == "AUTH":  # RFC 4954 section 5; whom the client vouches for we do not believe: as if AUTH=<>
+            if not value or (value != "<>" and _octets_of_xtext(value) is None):
+                raise Malformed(501, "5.5.4", "AUTH is <> or an address as xtext")
         else:
             raise Malformed(555, "5.5.4", f"MAIL does not know the parameter {keyword}")
     return MailParameters(size, body, smtputf8, ret, envid)

@@ -1,8 +1,8 @@
 """The server's side of an SMTP session, as a function of octets: no socket, no clock, no await.
 
 Owns: RFC 5321 4.1 and 4.3 (commands and their order), RFC 2920 (a pipelined group is answered in one piece), RFC 3030
-(BDAT), RFC 3207 (STARTTLS), RFC 2034 (enhanced codes), RFC 9422 (LIMITS), XCLIENT. Words are read by grammar.py,
-content by data.py.
+(BDAT), RFC 3207 (STARTTLS), RFC 2034 (enhanced codes), RFC 4954 (AUTH; what a mechanism says is sasl.py's), RFC 9422
+(LIMITS), XCLIENT. Words are read by grammar.py, content by data.py.
 
 Rules
 - `feed(octets) -> replies`. Then look at `request`: NOTHING (feed more), WAIT (await `awaited`, `resume(result)`),
@@ -13,10 +13,12 @@ Rules
 - Nothing a client sends raises. What fails in the house becomes a 451 and is told to the Reception.
 - Exactly CRLF ends a command. A line that ends in a bare LF, or holds a control character, is refused, never read.
 - Terms and Gate are read anew between two messages, so that a configuration swaps under a session.
+- Where `terms.needs_login`, no transaction begins before the client is known; AUTH exists only within TLS.
 """
 
 from __future__ import annotations
 
+import base64
 import enum
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -24,9 +26,9 @@ from typing import Any
 from posthof_pod.model import Body, Recipient
 from posthof_pod.replies import Failure, Reply
 from posthof_pod.smtp import answers as say
-from posthof_pod.smtp import grammar
-from posthof_pod.smtp.data import INTERNAL, BodySink, Content, DotReader, whole
-from posthof_pod.smtp.gate import Gate, Incoming, Reception, Session
+from posthof_pod.smtp import grammar, sasl
+from posthof_pod.smtp.data import INTERNAL, BodySink, Content, DotReader, whole, without_bcc
+from posthof_pod.smtp.gate import Exchange, Gate, Incoming, Reception, Session
 from posthof_pod.smtp.grammar import MailParameters, Malformed, RecipientParameters, parse_mail, parse_rcpt
 from posthof_pod.smtp.terms import Terms
 
@@ -46,6 +48,8 @@ __all__ = [
 PENDING_MAX = 1024 * 1024  # octets a sink may hold unwritten before the session waits for it
 JUNK_MAX = 100  # commands that move no mail (NOOP, RSET, EHLO, ...) between two messages before each is an error
 OVERSHOOT_MAX = 1000  # RCPT beyond the limit before each is an error
+GUESSES_MAX = 3  # failed AUTH of one session before it ends
+RESPONSE_MAX = 12288  # octets of one AUTH response (RFC 4954 section 4)
 
 
 class Request(enum.IntEnum):
@@ -78,6 +82,7 @@ _DATA = 1
 _CHUNK = 2  # octets of a BDAT that are content
 _DROP_CHUNK = 3  # octets of a refused BDAT
 _DROP_LINE = 4  # the rest of an over-long command line
+_RESPONSE = 5  # a line that answers a challenge of AUTH
 
 _NOTHING, _WAIT, _START_TLS, _CLOSE = Request
 
@@ -91,6 +96,8 @@ class Dialogue:
 
     __slots__ = (
         "_chunk_left",
+        "_exchange",
+        "_guesses",
         "_is_last_chunk",
         "_out",
         "_parting",
@@ -131,6 +138,8 @@ class Dialogue:
         self._chunk_left = 0
         self._is_last_chunk = False
         self._parting: Reply | None = None  # said at the next chance, then the session ends
+        self._exchange: Exchange | None = None  # an AUTH on its way
+        self._guesses = 0  # failed ones
 
     # ---- the driver's side
 
@@ -192,6 +201,7 @@ class Dialogue:
         """The handshake is done: the session begins anew (RFC 3207 4.2), without a greeting."""
         session = self.session
         session.tls, session.helo, session.is_extended = cipher, "", False
+        session.credential = ""
         self._drop_transaction()
         self.request = _NOTHING
         return b""
@@ -253,6 +263,13 @@ class Dialogue:
                 self._line(line)
             elif state == _DATA:
                 at = self._data(data, at)
+            elif state == _RESPONSE:
+                end = data.find(b"\n", at)
+                if end < 0:
+                    self._unfinished_response(data, at)
+                    return
+                line, at = data[at:end], end + 1
+                self._response(line)
             elif state == _DROP_LINE:
                 end = data.find(b"\n", at)
                 at = size if end < 0 else end + 1
@@ -395,6 +412,9 @@ class Dialogue:
             return
         reception = self._reception
         terms = self.terms = reception.terms  # between two messages: the newest configuration
+        if terms.needs_login and not session.credential and not reception.gate.knows(session):
+            self._refuse("MAIL", say.AUTH_FIRST if session.tls else say.TLS_FIRST)
+            return
         address, parameters = parse_mail(line)
         if self.messages >= terms.messages:
             self._leave(say.TOO_MANY_MESSAGES)
@@ -542,6 +562,84 @@ class Dialogue:
             self._out.append(say.READY_FOR_TLS)
             self.request = _START_TLS
 
+    def _auth(self, line: bytes) -> None:
+        """RFC 4954 section 4."""
+        session, terms = self.session, self.terms
+        words = grammar.command_text(line).split(" ")
+        mechanism = words[1].upper() if len(words) > 1 else ""
+        if not terms.mechanisms:
+            self._refuse("AUTH", say.NOT_OFFERED)
+        elif not session.tls:
+            self._refuse("AUTH", say.TLS_FIRST)
+        elif not session.is_extended:
+            self._refuse("AUTH", say.EHLO_FIRST)
+        elif session.credential:
+            self._refuse("AUTH", say.IS_AUTHENTICATED)
+        elif self._transaction is not None:
+            self._refuse("AUTH", say.IN_TRANSACTION)
+        elif not mechanism or len(words) > 3:
+            self._refuse("AUTH", say.NEEDS_ARGUMENT)
+        elif mechanism not in terms.mechanisms:
+            self._refuse("AUTH", say.NO_MECHANISM)
+        else:
+            initial = words[2].encode() if len(words) == 3 else None
+            if initial is not None:
+                initial = b"" if initial == b"=" else sasl.decode(initial)
+            self._begin_exchange(mechanism, initial)
+
+    def _begin_exchange(self, mechanism: str, initial: bytes | None) -> None:
+        exchange = self._reception.authenticate(self.session, mechanism)
+        if isinstance(exchange, Reply):
+            self._refuse("AUTH", exchange)
+            return
+        self._exchange = exchange
+        self._wait(exchange.respond(initial), self._challenged)
+
+    def _response(self, line: bytes) -> None:
+        """A line that answers a challenge."""
+        self._state = _COMMAND
+        exchange, self._exchange = self._exchange, None
+        if exchange is None:  # its connection began anew meanwhile
+            return
+        if len(line) >= RESPONSE_MAX:
+            self._refuse("AUTH", say.TOO_LONG_RESPONSE)
+        elif line[-1:] != b"\r":
+            self._refuse("AUTH", say.BARE_LF)
+        elif line == b"*\r":
+            self._refuse("AUTH", say.CANCELLED)
+        else:
+            try:
+                response = sasl.decode(line[:-1])
+            except Malformed as malformed:
+                self._refuse("AUTH", malformed.reply)
+                return
+            self._exchange = exchange
+            self._wait(exchange.respond(response), self._challenged)
+
+    def _challenged(self, word: bytes | Reply) -> None:
+        """The exchange has spoken: a challenge, or its end."""
+        if not isinstance(word, Reply):
+            self._state = _RESPONSE
+            self._out.append(b"334 " + base64.b64encode(word) + b"\r\n")
+            return
+        self._exchange = None
+        if word.is_positive:
+            self.errors = 0
+            self._out.append(say.octets(word))
+            return
+        self._refuse("AUTH", word)
+        self._guesses += 1
+        if self._guesses >= GUESSES_MAX and not self.request:
+            self._leave(say.TOO_MANY_GUESSES)
+
+    def _unfinished_response(self, data: bytes, at: int) -> None:
+        self.rest = data[at:]
+        if len(self.rest) >= RESPONSE_MAX:
+            self.rest = b""
+            self._exchange = None
+            self._state = _DROP_LINE
+            self._refuse("AUTH", say.TOO_LONG_RESPONSE)
+
     def _xclient(self, line: bytes) -> None:
         """The front end says who the client is; the session begins anew with a greeting."""
         session = self.session
@@ -552,6 +650,7 @@ class Dialogue:
             self._refuse("XCLIENT", say.IN_TRANSACTION)
             return
         found = grammar.parse_xclient(_argument(line))
+        session.credential = ""  # whoever it was, this is another client
         if "ADDR" in found and found["ADDR"] != session.client:
             reply = self._reception.moves(session, found["ADDR"])
             if reply is not None:
@@ -589,6 +688,8 @@ class Dialogue:
             body = whole(data, at)
             if body is not None and len(body) <= terms.whole_max:
                 self._state = _COMMAND
+                if terms.needs_login:
+                    body = without_bcc(body)
                 self._accept(body, b"", len(body))
                 return len(data)
             reader = self._reader = DotReader(
@@ -596,6 +697,7 @@ class Dialogue:
                 terms.blob_threshold,
                 self._reception.gate.blob,
                 normalises=terms.normalises,
+                removes_bcc=terms.needs_login,
             )
         end = reader.feed(data, at)
         if end >= 0:
@@ -620,7 +722,8 @@ class Dialogue:
             self._refuse(verb, content.refusal)
             self._drop_transaction()
         else:
-            self._accept(content.take(), content.head, content.size, has_binary=has_binary)
+            body = content.take()
+            self._accept(body, content.head, content.size, has_binary=has_binary)
 
     def _accept(self, body: bytes | BodySink, head: bytes, size: int, *, has_binary: bool = False) -> None:
         """The last octet is here: hand the message to the gate and wait for its word."""
@@ -682,7 +785,13 @@ class Dialogue:
         else:
             content = transaction.content
             if content is None:
-                content = Content(limits.message_size, self.terms.blob_threshold, self._reception.gate.blob)
+                terms = self.terms
+                content = Content(
+                    limits.message_size,
+                    terms.blob_threshold,
+                    self._reception.gate.blob,
+                    removes_bcc=terms.needs_login,
+                )
                 transaction.content = content
             if limits.message_size and content.size + size > limits.message_size:
                 content.refuse(Reply(552, "5.3.4", f"The message exceeds the limit of {limits.message_size} octets"))
@@ -756,6 +865,7 @@ _VERBS: dict[bytes, _Method] = {
     b"HELP": Dialogue._help,
     b"QUIT": Dialogue._quit,
     b"STARTTLS": Dialogue._starttls,
+    b"AUTH": Dialogue._auth,
     b"XCLIENT": Dialogue._xclient,
 }
 # The first five octets of the commands that move mail, as nearly every client writes them.

@@ -1,13 +1,14 @@
 """What a listener offers its clients, compiled once per configuration: limits, and replies as octets.
 
-Owns: the words of EHLO (RFC 5321 4.1.1.1, RFC 1870, 2034, 2920, 3030, 3207, 3461, 6152, 6531, 9422) and the greeting.
+Owns: the words of EHLO (RFC 5321 4.1.1.1, RFC 1870, 2034, 2920, 3030, 3207, 3461, 4954, 6152, 6531, 9422) and the
+greeting.
 """
 
 from __future__ import annotations
 
 import sys
 
-from posthof_crds.engine import Listener, TLSMode
+from posthof_crds.engine import SUBMISSION, Listener, TLSMode
 from posthof_pod.replies import Reply
 from posthof_pod.smtp.grammar import XCLIENT_ATTRIBUTES
 
@@ -30,8 +31,10 @@ class Terms:
         "hostname",
         "is_rated",
         "limits",
+        "mechanisms",
         "message_size",
         "messages",
+        "needs_login",
         "normalises",
         "recipients",
         "too_large",
@@ -60,8 +63,12 @@ class Terms:
         self.hello = f"250 {hostname}\r\n".encode()
         words = ["PIPELINING", f"SIZE {limits.message_size}", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN"]
         words += ["CHUNKING", "BINARYMIME", _limits_word(limits.messages, limits.recipients)]
+        self.needs_login = listener.role in SUBMISSION
+        self.mechanisms = frozenset(listener.mechanisms) if self.needs_login else frozenset()
         secure = [hostname, *words]
-        plain = [*secure, "STARTTLS"] if self.has_starttls else secure
+        plain = [*secure, "STARTTLS"] if self.has_starttls else [*secure]
+        if self.mechanisms:  # RFC 4954; never in the clear
+            secure.insert(1, "AUTH " + " ".join(listener.mechanisms))
         self._ehlo = {
             (is_secure, has_xclient): _ehlo(secure if is_secure else plain, has_xclient=has_xclient)
             for is_secure in (False, True)
