@@ -25,6 +25,7 @@ COMMANDS = {
     "sendmail": "take a message as sendmail(1) does",
     "mailq": "show the queue as mailq(1) does",
     "spool": "look into a spool: verify it, read its records",
+    "dkim": "the DKIM keys of a house, and the records to publish",
     "api": "one raw question to the admin API",
 }
 

@@ -15,7 +15,7 @@ Rules of this file
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -30,6 +30,7 @@ from posthof_pod.mailauth.dkim.keys import BadKey, private_key
 from posthof_pod.mailauth.dkim.sign import SigningKey, sign
 from posthof_pod.model import Envelope, Origin, Recipient
 from posthof_pod.sign.authors import Authors, author_domain
+from posthof_pod.sign.keyring import KEYS, StateKey, unpacked
 from posthof_pod.sign.results import our_results
 
 KEPT = 256  # messages whose fields are remembered
@@ -85,9 +86,11 @@ class Signer:
         self._ours = config.domains
         self._domains: dict[str, _Domain] = {}
         self._made: OrderedDict[tuple[str, str, bool], tuple[float, bytes]] = OrderedDict()
+        made = unpacked(secrets.found(KEYS))
         for domain in config.domains.values():
             if domain.outbound is not None:
-                self._domains[domain.domain] = _equipped(domain, secrets, warn)
+                own = [key for key in made if key.domain == domain.domain]
+                self._domains[domain.domain] = _equipped(domain, own, secrets, warn)
 
     def dress(
         self, envelope: Envelope, recipients: tuple[int, ...], trace: bytes, body: bytes | Reader, now: float
@@ -207,17 +210,22 @@ def signer_of(config: EngineConfig, secrets: Secrets, warn: Callable[[str], obje
     return Signer(config, secrets, warn)
 
 
-def _equipped(domain: Domain, secrets: Secrets, warn: Callable[[str], object]) -> _Domain:
+def _equipped(domain: Domain, made: Sequence[StateKey], secrets: Secrets, warn: Callable[[str], object]) -> _Domain:
     outbound = domain.outbound
     assert outbound is not None
     keys: list[SigningKey] = []
     for each in outbound.dkim:
         if each.secret is None:
-            continue  # the state folder has not made it yet
+            continue  # one of the state folder's, in `made` once it may sign
         try:
             keys.append(SigningKey(domain.domain, each.selector, private_key(secrets.bytes(each.secret))))
         except (BadKey, LookupError) as error:
             warn(f"DKIMKey {each.name}: {error.args[0]}; {domain.domain} is not signed with it")
+    for one in made:
+        try:
+            keys.append(SigningKey(domain.domain, one.selector, private_key(one.pem)))
+        except BadKey as error:
+            warn(f"DKIM key {one.selector} of {domain.domain}: {error.args[0]}; it does not sign")
     keys.sort(key=lambda one: one.key.algorithm, reverse=True)  # RSA first: what seals must be known everywhere
     rewriting, marking = _lines(secrets, outbound.srs, warn), _lines(secrets, outbound.batv, warn)
     return _Domain(domain.name, tuple(keys), rewriting, marking)
