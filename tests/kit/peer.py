@@ -102,6 +102,7 @@ class Peer:
         implicit_tls: bool = False,
         password: tuple[str, str] | None = None,
         host: str = "127.0.0.1",
+        port: int = 0,
         delay: float = 0.0,
     ) -> None:
         self.offers = list(offers)
@@ -122,7 +123,7 @@ class Peer:
             self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self._context.load_cert_chain(*certificate)
         if path is None:
-            self._listener = socket.create_server((host, 0), backlog=256)
+            self._listener = socket.create_server((host, port), backlog=256)
             self.port: int = self._listener.getsockname()[1]
         else:
             self._listener = socket.socket(socket.AF_UNIX)
@@ -208,6 +209,8 @@ class Session:
         self.peer = peer
         self.number = number
         self.is_tls = False
+        self.is_resumed = False  # the client came with a TLS session it had before
+        self.server_name: str | None = None  # what it asked for (SNI)
         self.reads = 0  # how many pieces the client's bytes came in
         self.mail = _Mail()
         self.client = connection.getpeername()  # (address, port) of a TCP client
@@ -335,6 +338,7 @@ class Session:
         except (ssl.SSLError, OSError) as error:
             raise _Gone from error
         self.is_tls = True
+        self.is_resumed = bool(self._socket.session_reused)
         self._buffer = b""
 
     def _on_auth(self, line: bytes) -> None:

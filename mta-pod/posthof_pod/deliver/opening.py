@@ -226,6 +226,8 @@ class Opening:
         def make() -> Wire:
             return Wire(loop, period)
 
+        self._lay_down()
+
         try:
             async with asyncio.timeout(times.connect):
                 if self._is_path:
@@ -312,10 +314,13 @@ class Opening:
         host = self._host
         return host.name, host.port, self._trying, host.demand, self._pair
 
-    def _context(self) -> ssl.SSLContext:
-        """The context for this try; the session to be resumed is laid down for it."""
-        self._resumed = self._tls.kept(self._key())
+    def _lay_down(self) -> None:
+        """The session to be resumed. Before the connection is made: what the transport does later, the handshake too,
+        runs in the context of that moment."""
+        self._resumed = None if self._trying is TLSLevel.NONE else self._tls.kept(self._key())
         RESUME.set(self._resumed.session if self._resumed is not None else None)
+
+    def _context(self) -> ssl.SSLContext:
         return self._tls.context(self._trying, self._pair)
 
     def _prove(self, wire: Wire) -> None:

@@ -10,6 +10,7 @@ Resumption
 - A resumed session shows no chain (OpenSSL keeps none for TLS 1.3), so the verdict is kept beside it, for an hour.
 - `ssl` takes a session only where a connection is made, and the loop makes that: the context hands over what the task
   that opens the connection has laid down (`RESUME`).
+- Hosts of MTA-STS policies and of reports get a context of their own, which resumes nothing.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ class ClientTLS:
     def policies(self) -> ssl.SSLContext:
         """For the hosts of MTA-STS policies (RFC 8461 3.3). Raises OSError."""
         if self._policies is None:
-            self._policies = _verifying(self._ca_file, self._ca_data)
+            self._policies = _verifying(self._ca_file, self._ca_data, ssl.SSLContext)
         return self._policies
 
     def kept(self, key: Hashable) -> Kept | None:
@@ -121,8 +122,8 @@ class ClientTLS:
         self._kept.pop(key, None)
 
 
-def _verifying(ca_file: str, ca_data: str) -> ssl.SSLContext:
-    context = _Context(ssl.PROTOCOL_TLS_CLIENT)
+def _verifying(ca_file: str, ca_data: str, kind: type[ssl.SSLContext] = _Context) -> ssl.SSLContext:
+    context = kind(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if ca_file or ca_data:
         context.load_verify_locations(cafile=ca_file or None, cadata=ca_data or None)
