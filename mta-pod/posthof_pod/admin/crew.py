@@ -8,6 +8,7 @@ configurations to everybody, and keeps the counts of those who are gone, so that
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
@@ -15,7 +16,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from posthof_crds.engine import EngineConfig, content_hash
+from posthof_crds.report import Load
 from posthof_pod.admin.channel import ChannelClosed, Refused, SocketInfo, Swap
+from posthof_pod.admin.load import Meter, allowance, cpu_seconds, messages_most
 from posthof_pod.admin.process import PING, State, Stats, WorkerProcess
 from posthof_pod.admin.sockets import Ports, quieten
 from posthof_pod.members import Heard, Members
@@ -77,6 +80,7 @@ class Crew:
         self.members, self.heard = Members(), Heard()
         self.pod = self.proofs = ""  # for the workers' starts: see WorkerStart
         self.on_change: Callable[[WorkerProcess], object] = lambda worker: None  # it has a name, or is gone
+        self.meter = Meter()
         self._was_ready: set[int] = set()
         self._departed: Stats = {}
         self._tasks: set[asyncio.Future[None]] = set()
@@ -111,6 +115,7 @@ class Crew:
             level=self._config.log_level,
             pod=self.pod,
             proofs=self.proofs,
+            most=messages_most(len(self.seats)),
             on_hello=self.on_change,
             on_ready=self._on_ready,
             on_dead=lambda worker: self._on_dead(seat, worker),
@@ -168,6 +173,16 @@ class Crew:
         """Ping everybody, and keep their counts young: a worker that dies takes little with it."""
         while True:
             await asyncio.gather(asyncio.sleep(PING), *(self._look_after(worker) for worker in self.workers))
+            self._measure()
+
+    def _measure(self) -> None:
+        """A moment for the meter, of what the workers told last."""
+        counts = merged([self._departed, *(worker.stats for worker in self.workers)])
+        self.meter.note(self._clock(), counts, cpu_seconds([os.getpid(), *(one.pid for one in self.workers)]))
+
+    def load(self, counts: Stats) -> Load:
+        """How busy the house is. `counts`: what `stats` gave just now."""
+        return self.meter.load(counts, allowance(len(self.seats)))
 
     async def _look_after(self, worker: WorkerProcess) -> None:
         await worker.ping()

@@ -24,6 +24,7 @@ from typing import Any
 import msgspec
 
 from posthof_pod.admin.channel import Channel, ChannelClosed, Refused, Swap, WorkerStart, pair
+from posthof_pod.admin.load import UNLIMITED
 
 PING = 5.0  # seconds
 STUCK = 6  # pings in a row without an answer
@@ -51,6 +52,7 @@ class WorkerProcess:
         level: str,
         pod: str = "",
         proofs: str = "",
+        most: int = UNLIMITED,
         on_hello: Callable[[WorkerProcess], object],
         on_ready: Callable[[WorkerProcess], object],
         on_dead: Callable[[WorkerProcess], object],
@@ -75,7 +77,7 @@ class WorkerProcess:
         self.gone = asyncio.Event()
         ours, theirs = pair()
         with theirs:
-            start = WorkerStart(self.name, theirs.fileno(), log, level, pod, proofs)
+            start = WorkerStart(self.name, theirs.fileno(), log, level, pod, proofs, most)
             self._process = subprocess.Popen(
                 [sys.executable, "-m", module, msgspec.json.encode(start).decode()],
                 stdin=subprocess.DEVNULL,

@@ -3,6 +3,7 @@
     GET  /healthz    200 while a worker lives, or while the house waits for its first configuration
     GET  /readyz     200 while mail is taken; else why not
     GET  /metrics    Prometheus text
+    GET  /load       how busy it is, for KEDA: numbers as JSON
     GET  /report     posthof_crds.report.Report as JSON, with `Authorization: Bearer <the report key>`
 
 Rules of this file
@@ -28,6 +29,7 @@ from posthof_crds import report as reports
 from posthof_crds.report import ClientCounts, QueueCounts, Report, SpoolState
 from posthof_pod.admin import token
 from posthof_pod.admin.http import Handler, answer, installed_version, metrics_of
+from posthof_pod.admin.load import for_keda
 from posthof_pod.listen.seen import summed
 from posthof_pod.observe.metrics import Stats
 
@@ -104,6 +106,7 @@ async def report(house: Supervisor, identity: Identity) -> Report:
         certificates=served,
         queue=_queue(stats),
         spool=_spool(stats, len(house.crew.ready)),
+        load=house.crew.load(stats) if house.crew.ready else None,
         clients=await _clients(house),
         uptime_seconds=round(time.monotonic() - house.started, 1),
     )
@@ -186,6 +189,7 @@ def application(front: Front) -> web.Application:
     app.router.add_get("/healthz", doors.healthz)
     app.router.add_get("/readyz", doors.readyz)
     app.router.add_get("/metrics", doors.metrics)
+    app.router.add_get("/load", doors.load)
     app.router.add_get("/report", doors.report)
     return app
 
@@ -221,6 +225,12 @@ class _Doors:
         if house is None:
             raise web.HTTPServiceUnavailable(text=self._front.waiting)
         return await metrics_of(house)
+
+    async def load(self, request: web.Request) -> web.Response:
+        house = self._front.house
+        if house is None or not house.crew.ready:
+            raise web.HTTPServiceUnavailable(text=self._front.why_not_ready or "no worker is ready")
+        return answer(for_keda(house.crew.load(await house.crew.stats())))
 
     async def report(self, request: web.Request) -> web.Response:
         wanted = _key(self._front.identity.key)

@@ -98,7 +98,7 @@ class Events:
 
     # ------------------------------------------------------------------ a message arrives
 
-    def accepted(self, envelope: Envelope, *, tls: str = "", listener: str = "") -> None:
+    def accepted(self, envelope: Envelope, *, tls: str = "", listener: str = "", auth: str = "") -> None:
         """It is durable and was answered 250."""
         recipients = envelope.recipients
         self.accepted_messages += 1
