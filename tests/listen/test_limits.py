@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from posthof_crds.engine import ListenerLimits
 from posthof_pod.listen.limits import FULL, TOO_FAST, TOO_MANY_SESSIONS, TOO_MUCH_MAIL, Clients, Rate
 from posthof_pod.listen.networks import Networks, client_key, plain
+from posthof_pod.schedule.slices import NOTHING, WHOLE, Portion
 
 
 def test_an_ipv6_client_is_its_64() -> None:
@@ -114,3 +117,59 @@ def test_time_outs_are_short_under_stress() -> None:
     clients.enter("192.0.2.1", 0)
     assert clients.is_stressed
     assert clients.timeout == 10
+
+
+def divided(workers: int, **limits: int) -> list[Clients]:
+    portions = [Portion(WHOLE.part(n, 1, workers)) for n in range(workers)]
+    for portion in portions:
+        portion.move(1_700_000_005.0)
+    return [Clients(ListenerLimits(**limits), portion) for portion in portions]
+
+
+def let_in(workers: list[Clients], client: str, now: float = 0.0, tries: int = 100) -> list[int]:
+    return [sum(one.enter(client, now) is None for _ in range(tries)) for one in workers]
+
+
+def test_all_workers_together_let_in_as_many_sessions_of_a_client_as_the_limit_says() -> None:
+    assert let_in(divided(4, client_sessions=40), "192.0.2.1") == [10] * 4
+    assert sum(let_in(divided(6, client_sessions=20), "192.0.2.1")) == 20
+    assert sum(let_in(divided(6, client_sessions=2), "192.0.2.1")) == 2
+
+
+def test_a_limit_smaller_than_the_fleet_is_another_workers_later() -> None:
+    workers = divided(3, client_sessions=1)
+    had = set()
+    for turn in range(9):
+        for n, one in enumerate(workers):
+            one.portion.move(1_700_000_005.0 + 10 * turn)
+            if one.enter("192.0.2.1", 0) is None:
+                had.add(n)
+                one.leave("192.0.2.1")
+    assert had == {0, 1, 2}
+
+
+def test_who_was_let_in_before_the_portion_shrank_stays_and_counts() -> None:
+    clients = Clients(ListenerLimits(client_sessions=10))
+    assert let_in([clients], "192.0.2.1") == [10]
+    clients.portion.set(WHOLE.part(0, 1, 2))
+    for _ in range(6):
+        clients.leave("192.0.2.1")
+    assert let_in([clients], "192.0.2.1") == [1]
+
+
+def test_rates_of_a_client_are_divided_too() -> None:
+    assert let_in(divided(4, client_sessions=0, client_session_rate=20), "192.0.2.1") == [5] * 4
+    workers = divided(2, client_message_rate=6)
+    assert [sum(one.message("192.0.2.1", 0) is None for _ in range(10)) for one in workers] == [3, 3]
+
+
+def test_a_rate_smaller_than_the_fleet_is_one_in_some_minutes() -> None:
+    (first, *_) = divided(6, client_sessions=0, client_session_rate=2)
+    when = [second for second in range(3600) if first.enter("192.0.2.1", second) is None]
+    assert 15 <= len(when) <= 21
+    assert min(later - sooner for sooner, later in pairwise(when)) >= 89
+
+
+def test_a_worker_that_has_no_portion_yet_lets_nobody_in() -> None:
+    clients = Clients(ListenerLimits(client_session_rate=100), Portion(NOTHING))
+    assert clients.enter("192.0.2.1", 0) == TOO_MANY_SESSIONS
