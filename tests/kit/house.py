@@ -21,6 +21,7 @@ from posthof_crds.engine import EngineConfig, content_hash
 from posthof_crds.load import load
 from posthof_pod import app
 from posthof_pod.admin.channel import Channel, SocketInfo, Swap, WorkerStart, pair
+from posthof_pod.config.secrets import gather
 
 MTA = """
 apiVersion: posthof.dev/v1alpha1
@@ -69,7 +70,8 @@ class House:
         return self
 
     async def swap(self, config: EngineConfig, added: tuple[SocketInfo, ...] = (), fds: Sequence[int] = ()) -> None:
-        swap = Swap(msgspec.msgpack.encode(config), {}, {}, content_hash(config), added=added)
+        secrets = gather(config, load(self.manifests).secret)
+        swap = Swap(msgspec.msgpack.encode(config), secrets, {}, content_hash(config), added=added)
         await self.channel.ask("config", swap, fds=fds)
 
     async def __aexit__(self, *_: object) -> None:
