@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/pytest
 
-.PHONY: help up test crash check bench crds docs lock images e2e clean
+.PHONY: help up test crash chaos check bench bench-fleet crds docs lock images e2e clean
 
 help:
 	@echo 'make up      run the quickstart (examples/quickstart) in the foreground; Ctrl-C stops it'
@@ -12,6 +12,8 @@ help:
 	@echo 'make check   ruff, format, mypy, import layers, generated files in step'
 	@echo 'make bench   Posthof, Postfix, Exim and OpenSMTPD side by side; build/bench.json'
 	@echo 'make crash   the whole crash walk (make test takes a seeded sample)'
+	@echo 'make chaos   faults on a shared volume (two JuiceFS mounts) for MINUTES=5; one table, the verdict last'
+	@echo 'make bench-fleet  1, 2 and 4 workers on a local and on a JuiceFS volume; build/bench-fleet.json'
 	@echo 'make images  both container images as OCI archives in build/images; REGISTRY=host/path pushes them'
 	@echo 'make e2e     a real two-node Kubernetes, the chart and the scenarios; SCENARIOS=smoke, KUBECONFIG=... REGISTRY=...'
 	@echo 'make crds    write crds/ and the chart from the models'
@@ -33,6 +35,16 @@ test: $(VENV)/.stamp
 crash: $(VENV)/.stamp
 	scripts/peers
 	POSTHOF_CRASH=all $(PYTEST) tests/crash tests/spool/test_model_search.py --timeout 0
+
+# As root on Debian, for it mounts: scripts/peers installs JuiceFS and Redis.
+MINUTES ?= 5
+chaos: $(VENV)/.stamp
+	VENV=$(VENV) scripts/peers
+	$(BIN)/python tests/shared_fs/chaos.py --minutes $(MINUTES) $(CHAOS_ARGS)
+
+bench-fleet: $(VENV)/.stamp
+	VENV=$(VENV) scripts/peers
+	$(BIN)/python tests/shared_fs/bench_fleet.py $(BENCH_ARGS)
 
 check: $(VENV)/.stamp
 	$(BIN)/ruff check .
