@@ -10,6 +10,7 @@ Rules
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import random
 import signal
@@ -25,12 +26,13 @@ from typing import Any
 
 import msgspec
 
-from posthof_crds.engine import EngineConfig, Listener
+from posthof_crds.engine import EngineConfig, Listener, ListenerRole
 from posthof_pod import flow
 from posthof_pod.accounts.accounts import Accounts
 from posthof_pod.accounts.directory import Directory
 from posthof_pod.admin.channel import Channel, Refused, SocketInfo, Swap, WorkerStart, worker_channel
 from posthof_pod.admin.desk import Desk
+from posthof_pod.admit.auth import Means, SenderCheck
 from posthof_pod.admit.callout import Callout
 from posthof_pod.admit.gate import HouseGate
 from posthof_pod.admit.judge import Admission
@@ -55,9 +57,11 @@ from posthof_pod.observe.log import Log
 from posthof_pod.outbox import outbox_of
 from posthof_pod.replies import Reply, Temporary
 from posthof_pod.resolve.assembly import Resolution, assemble
+from posthof_pod.resolve.lookup import CachedLookup, Failures
 from posthof_pod.resolve.own import is_local_address
 from posthof_pod.schedule.backlog import Backlog
 from posthof_pod.schedule.line import Line
+from posthof_pod.schedule.slices import Portion, Slice
 from posthof_pod.sign.signer import signer_of
 from posthof_pod.smtp.sasl import SCRAM_PLUS
 from posthof_pod.spool.layout import new_worker
@@ -67,6 +71,7 @@ from posthof_pod.spool.store import Spool
 STDOUT = 1
 LATE_EVERY = 1.0  # seconds between two words to the spool of how late the oldest ready mail is
 POLICIES_EVERY = 900.0  # seconds between looks at the age of MTA-STS policies
+SHRINKS = 30.0  # seconds sessions have to end that are not ours any more
 FENCED = 1  # exit status
 NO_LOGIN = Reply(451, "4.7.8", "The login of the next hop is not known")
 _SPOOL = {  # what of Spool.stats is shown, and how it is called
@@ -102,7 +107,10 @@ class Worker:
         self.secrets = Secrets()
         self.pods: dict[str, tuple[str, ...]] = {}
         self.members = Members()
+        self.portion = Portion(Slice(*start.share))
+        self.portion.move(time.time())
         self.liveness = LeaseLiveness(start.pod, Path(start.proofs)) if start.pod else FlockLiveness()
+        self.failures: Failures = {}
         self.newcomers = Newcomers(time.monotonic)
         self.returns = Returns(time.time)
         self.accounts = Accounts(self.events, wall=time.time, clock=time.monotonic, client_key=client_key)
@@ -126,6 +134,7 @@ class Worker:
                 "pods": self.know_pods,
                 "members": self.know_members,
                 "leases": self.know_leases,
+                "share": self.share,
                 "look": self.look,
                 "clients": self.clients,
             },
@@ -198,6 +207,7 @@ class Worker:
             watcher=events,
             capacity=config.outbound_sessions,
             clock=mta.clock,
+            portion=self.portion,
         )
         mta.spool.expect(lambda: sum(listening.coming for listening in self.listeners.values()))
         self._know_accounts(config, swap)
@@ -271,9 +281,17 @@ class Worker:
             is_own=is_local_address,
             newcomers=self.newcomers,
             returns=self.returns,
+            senders=self._sender_check(config),
         )
         admission.know_pods(self.pods)
         return admission
+
+    def _sender_check(self, config: EngineConfig) -> SenderCheck | None:
+        """Who judges mail from the world; nobody in a house that takes none."""
+        if not any(listener.role is ListenerRole.MX for listener in config.listeners):
+            return None
+        means = Means(lambda: CachedLookup(self.resolution.cache, time.time, self.failures), time.time, self.events)
+        return SenderCheck(config, means)
 
     async def know_pods(self, payload: Any) -> None:
         """Which address is in which selections of pods, from now on. No configuration changes for it."""
@@ -286,6 +304,17 @@ class Worker:
     async def know_members(self, payload: Any) -> None:
         """Who shares the limits of the fleet, from now on."""
         self.members = msgspec.convert(payload, Members)
+
+    async def share(self, payload: Any) -> None:
+        """What of the limits is ours, from now on. Answered when sessions beyond it have ended, or had their time."""
+        self.portion.set(Slice(*payload))
+        mta: flow.Mta | None = getattr(self, "mta", None)
+        pool: Pool | None = getattr(mta, "pool", None)
+        if pool is None:
+            return
+        pool.share()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(pool.within(), SHRINKS)
 
     async def know_leases(self, payload: Any) -> None:
         """Who may be judged dead, from now on."""
@@ -315,6 +344,7 @@ class Worker:
             watch=self.events,
             blob_threshold=config.spool.blob_threshold,
         )
+        listening.desk.clients.portion = self.portion
         self.listeners[info] = listening
         await listening.start(bound)
 
@@ -430,6 +460,7 @@ class Worker:
                 "posthof_queue_begun_total": pool.begun,
                 "posthof_sessions_share": round(max([pool.busy_share, *taken]), 4),
                 "posthof_spool_messages_most": self.start.most,
+                "posthof_limits_share": self.portion.width,
                 'posthof_sessions_open{direction="out"}': pool.open_sessions,
                 'posthof_sessions_open{direction="in"}': sum(one.sessions for one in self.listeners.values()),
             }

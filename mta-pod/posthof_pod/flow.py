@@ -119,7 +119,7 @@ async def accept(mail: Incoming, mta: Mta) -> Reply:
     at_once = _are_eager(shares, mta.backlog)
     waiting = _held_from_the_start(envelope, verdict.held) if verdict.held else ()
     stored = await mta.spool.commit(envelope, trace, body, at_once=at_once, waiting=waiting)
-    mta.events.accepted(envelope, tls=mail.session.tls, listener=mail.session.listener)
+    mta.events.accepted(envelope, tls=mail.session.tls, listener=mail.session.listener, auth=verdict.auth)
     enqueue(stored.ref, envelope, shares, mta, is_tried=at_once)
     mta.events.accepts.observe(monotonic() - begun)
     return Reply(250, "2.0.0", f"queued as {queue_id}")

@@ -140,7 +140,7 @@ class PlainGate:
     def room(self, size: int) -> Reply | None:
         return Reply(452, "4.3.1", "The spool is full") if self.is_full else None
 
-    def blob(self) -> BodySink:
+    def blob(self, session: Session) -> BodySink:
         if not self.can_stream:
             raise Temporary(Reply(452, "4.3.1", "The spool is full"), "no space")
         self.sinks.append(Sink())

@@ -101,8 +101,11 @@ class House:
             assert time.monotonic() < end, f"{name}: still {answer} after {within} s"
             await asyncio.sleep(0.02)
 
-    async def submit(self, sender: str, recipients: Sequence[str], content: bytes, *, mail: str = "") -> str:
-        """One transaction in a session of its own; the last reply's first line (of the step that refused)."""
+    async def submit(
+        self, sender: str, recipients: Sequence[str], content: bytes, *, mail: str = "", client: str = ""
+    ) -> str:
+        """One transaction in a session of its own; the last reply's first line (of the step that refused). `client`:
+        the IPv4 address it comes from, where the listener trusts PROXY."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
 
         async def say(line: bytes) -> str:
@@ -113,7 +116,7 @@ class House:
                     return reply.strip()
 
         try:
-            await say(b"")
+            await say(f"PROXY TCP4 {client} 127.0.0.1 1025 25\r\n".encode() if client else b"")
             await say(b"EHLO client.test\r\n")
             reply = await say(f"MAIL FROM:<{sender}>{mail}\r\n".encode())
             if reply[0] != "2":

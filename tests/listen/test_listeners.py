@@ -577,7 +577,7 @@ def test_a_large_message_does_not_cost_its_size() -> None:
     class Counting(PlainGate):
         """Its sink counts and keeps nothing."""
 
-        def blob(self) -> Any:
+        def blob(self, session: Any) -> Any:
             return Drain()
 
         async def accept(self, mail: Incoming) -> Reply:

@@ -11,10 +11,12 @@ from typing import Any, Protocol
 from posthof_crds.engine import ListenerRole
 from posthof_pod.admit.judge import Admission
 from posthof_pod.admit.recipients import Answer
+from posthof_pod.admit.strain import Strainer
 from posthof_pod.replies import Reply
 from posthof_pod.smtp.data import BodySink
 from posthof_pod.smtp.gate import Exchange, Incoming, Session
 from posthof_pod.smtp.grammar import MailParameters, RecipientParameters
+from posthof_pod.spool.blob import Blob
 
 _INTERNAL = ListenerRole.INTERNAL
 FULL = Reply(452, "4.3.1", "Insufficient system storage, try again later")
@@ -24,7 +26,7 @@ class Store(Protocol):
     """What the gate needs of spool.store.Spool."""
 
     def room(self, size: int) -> bool: ...
-    def blob(self) -> BodySink: ...
+    def blob(self) -> Blob: ...
 
 
 class Accounts(Protocol):
@@ -72,5 +74,8 @@ class HouseGate:
     def room(self, size: int, /) -> Reply | None:
         return None if self._has_room(size) else FULL
 
-    def blob(self) -> BodySink:
-        return self._store.blob()
+    def blob(self, session: Session, /) -> BodySink:
+        blob = self._store.blob()
+        if self._admission.checks_senders(session):
+            blob.strainer = Strainer(self._admission.config.hostname)
+        return blob

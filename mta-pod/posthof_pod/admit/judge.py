@@ -18,11 +18,12 @@ import msgspec
 from posthof_crds import names
 from posthof_crds.engine import SUBMISSION, ActionKind, EngineConfig, ListenerRole
 from posthof_pod.admit import headers
+from posthof_pod.admit.auth import SenderCheck
 from posthof_pod.admit.newcomers import Newcomers
 from posthof_pod.admit.policy import CompiledPolicy, Facts, Pods, headers_of
 from posthof_pod.admit.recipients import Answer, Asker, Recipients, Returning, is_never_own
 from posthof_pod.admit.route import Routes
-from posthof_pod.model import Destination, DestinationKind, Envelope, Origin, Recipient
+from posthof_pod.model import Destination, DestinationKind, Envelope, Origin, Recipient, TLSWish
 from posthof_pod.replies import Reply
 from posthof_pod.smtp.gate import Incoming, Session
 from posthof_pod.smtp.grammar import NO_RECIPIENT_PARAMETERS, RecipientParameters
@@ -40,6 +41,9 @@ NOWHERE = Destination(key="no-route", kind=DestinationKind.LOCAL, name="")
 """Where mail waits whose rule or MailDomain is gone: each try asks for its way again."""
 
 
+_REQUIRED, _OPTIONAL = int(TLSWish.REQUIRED), int(TLSWish.OPTIONAL)
+
+
 class Verdict(msgspec.Struct, frozen=True, gc=False):
     """What becomes of a message whose content has come."""
 
@@ -48,6 +52,8 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     held: frozenset[int]  # indices in `recipients`: kept back by a Hold rule
     discarded: tuple[Recipient, ...]
     scan: headers.Scan
+    added: bytes = b""  # what sender authentication wrote, for the top of the message
+    auth: str = ""  # the same in short, for the log
 
 
 class Share(msgspec.Struct, frozen=True, gc=False):
@@ -69,9 +75,11 @@ class Admission:
         is_own: Callable[[str], bool] = is_never_own,
         newcomers: Newcomers | None = None,
         returns: Returning | None = None,
+        senders: SenderCheck | None = None,
     ) -> None:
         """`newcomers`: who waits because a rule asks for pods; asked only where one does. `returns`: knows the
-        addresses that were made up for senders."""
+        addresses that were made up for senders. `senders`: SPF, DKIM and DMARC of what the world brings."""
+        self._senders = senders
         self.config = config
         self.policy = CompiledPolicy(config)
         self.routes = Routes(self.policy)
@@ -149,7 +157,31 @@ class Admission:
         return name == domain and name not in self.config.domains and self.policy.is_by_domain(name)
 
     def judge(self, mail: Incoming) -> Verdict | Awaitable[Verdict]:
-        """The content is there: hops, rules that look at headers, duplicates, what is held and what is dropped."""
+        """The content is there: hops, rules that look at headers, duplicates, what is held and what is dropped; and
+        of mail from the world, who has sent it."""
+        if self._senders is not None and self.checks_senders(mail.session):
+            return self._judge_sender(mail, self._senders)
+        return self._judge(mail)
+
+    @staticmethod
+    def checks_senders(session: Session) -> bool:
+        """Whether what this client brings is mail from the world: what comes from this machine itself is not."""
+        if session.role is not ListenerRole.MX or session.credential:
+            return False
+        return not (session.vouched.startswith("127.") or session.vouched == "::1")
+
+    async def _judge_sender(self, mail: Incoming, senders: SenderCheck) -> Verdict:
+        opinion = self._judge(mail)
+        verdict = opinion if isinstance(opinion, Verdict) else await opinion
+        if verdict.refusal is not None:
+            return verdict
+        checked = await senders.check(mail, mail.header_block())
+        if checked.reply is not None:
+            return Verdict(checked.reply, (), NOBODY, (), verdict.scan)
+        held = frozenset(range(len(verdict.recipients))) if checked.is_held else verdict.held
+        return msgspec.structs.replace(verdict, held=held, added=checked.added, auth=checked.summary)
+
+    def _judge(self, mail: Incoming) -> Verdict | Awaitable[Verdict]:
         head = mail.header_block()
         scan = headers.scan(head)
         if scan.hops > self._hops.get(mail.session.listener, 100):
@@ -207,6 +239,8 @@ class Admission:
             client_name=session.client_name,
             recipient=(only.original or only.address) if only is not None else "",
         )
+        if verdict.added:
+            trace += verdict.added
         message_id = scan.message_id
         if session.role in _SUBMITTING and not (scan.has_date and scan.has_message_id):
             added, message_id = headers.missing(scan, queue_id=queue_id, hostname=hostname, now=now)
@@ -228,6 +262,7 @@ class Admission:
             message_id,
             mail.has_binary,
             session.credential,
+            _REQUIRED if parameters.requiretls else (_OPTIONAL if scan.has_tls_optional else 0),
         )
         return envelope, trace
 

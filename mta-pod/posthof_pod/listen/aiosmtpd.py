@@ -421,7 +421,7 @@ class Conversation(SMTP):
         head = b""
         desk = self._house.desk
         if len(content) > desk.terms.blob_threshold:
-            body = desk.gate.blob()
+            body = desk.gate.blob(self.facts)
             body.write(content)
             await body.drain()
             head = b"" if content.startswith(b"\r\n") else content[: content.find(b"\r\n\r\n") + 2]

@@ -50,10 +50,13 @@ def _one(result: Result) -> str:
     if result.reason:
         words.append(f'reason="{_UNSAFE.sub(" ", result.reason)[:200]}"')
     words += [f"{key}={_value(value)}" for key, value in result.properties if value]
-    line = " ".join(words)
-    if len(line) <= _WIDTH:
-        return line
-    return "\r\n\t ".join(words)
+    lines = [words[0]]
+    for word in words[1:]:
+        if len(lines[-1]) + len(word) < _WIDTH:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return "\r\n\t ".join(lines)
 
 
 _NO_PARENTHESES = str.maketrans("()", "  ")

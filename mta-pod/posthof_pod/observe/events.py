@@ -122,6 +122,8 @@ class Events:
             envelope.size,
             first.rule if is_one else rules_of(recipients),
         )
+        if auth:
+            line.auth = auth
         if not is_one or first.original:
             line.original = tuple(dict.fromkeys([r.original for r in recipients if r.original]))
         self._usual(line)
@@ -180,6 +182,13 @@ class Events:
             reason=f"SMTPCredential {session.credential}",
             tls=session.tls,
         )
+
+    def sender_checked(self, spf: str, dkim: str, arc: str, dmarc: str) -> None:
+        """SPF, DKIM, ARC and DMARC of a message from the world were judged; the words are those of RFC 8601."""
+        counts = self._counts
+        for method, result in (("spf", spf), ("dkim", dkim), ("arc", arc), ("dmarc", dmarc)):
+            name = _CHECKED[method, result]
+            counts[name] = counts.get(name, 0) + 1
 
     def session_ended(
         self,
@@ -476,6 +485,10 @@ class Events:
         """Its Lease is gone, or did not change for so long that it counts as dead."""
         self._house("member_left", "", name=pod)
 
+    def share_changed(self, before: float, now: float) -> None:
+        """What of the fleet's limits this pod's workers use: parts of the whole."""
+        self._house("share_changed", "", detail=f"{before:.3f} -> {now:.3f} of the limits")
+
     def slept(self, seconds: float) -> None:
         """This process was stopped, or its machine: others may have taken its lanes."""
         self._house("slept", "posthof_slept_total", seconds=seconds, level=WARNING)
@@ -713,3 +726,14 @@ class RecordedEvents(Events):
     def named(self, event: str) -> list[Line]:
         """The lines of one event, in order."""
         return [line for line in self.lines if line.event == event]
+
+
+class _Checked(dict[tuple[str, str], str]):
+    """Sample names, made once each."""
+
+    def __missing__(self, key: tuple[str, str]) -> str:
+        name = self[key] = f'posthof_sender_auth_total{{method="{key[0]}",result="{key[1]}"}}'
+        return name
+
+
+_CHECKED = _Checked()

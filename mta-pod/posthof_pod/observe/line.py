@@ -47,6 +47,7 @@ class Line(msgspec.Struct, omit_defaults=True, gc=False):
     seconds: float = -1.0
     detail: str = ""
     original: tuple[str, ...] = ()  # what RCPT TO named, where an alias or a redirect changed it
+    auth: str = ""  # what sender authentication found: "spf=pass dkim=pass dmarc=pass"
     level: str = INFO
 
 
@@ -68,6 +69,7 @@ class Accepted(msgspec.Struct, omit_defaults=True, gc=False):
     size: int = -1
     rule: str = ""
     original: tuple[str, ...] = ()
+    auth: str = ""
 
 
 class Passed(msgspec.Struct, omit_defaults=True, gc=False):

@@ -26,6 +26,7 @@ METRICS: dict[str, Metric] = {
     "posthof_recipients_accepted_total": Metric("counter", "Recipients of accepted messages, after aliases."),
     "posthof_bytes_accepted_total": Metric("counter", "Bytes of content of accepted messages."),
     "posthof_refused_total": Metric("counter", "Refusals by stage (connect, helo, mail, rcpt, data) and reply code."),
+    "posthof_sender_auth_total": Metric("counter", "Mail from the world by method (spf, dkim, arc, dmarc), result."),
     "posthof_sessions_total": Metric("counter", "SMTP sessions that said at least one command, ended."),
     "posthof_probes_total": Metric("counter", "Connections that left without a command: health checks, scanners."),
     "posthof_recipients_total": Metric(
@@ -68,6 +69,7 @@ METRICS: dict[str, Metric] = {
     "posthof_config_info": Metric("gauge", "Workers that run the configuration with this hash."),
     "posthof_queue_messages": Metric("gauge", "What waits, by state: ready, deferred, held, sending."),
     "posthof_queue_oldest_ready_seconds": Metric("gauge", "Age of the oldest unit that is due.", "max"),
+    "posthof_limits_share": Metric("gauge", "Part of the fleet's limits that is ours; all pods together: 1 at most."),
     "posthof_accept_seconds": Metric("histogram", "From the last dot to the 250."),
     "posthof_queue_free_messages": Metric(
         "gauge", "Ready mail that waits for nothing but a worker: not for its destination or its route."

@@ -1,8 +1,9 @@
 """DNS for sender authentication: mailauth's Lookup, over the cache that routes use.
 
 Rules
-- One object for a message: its questions have a deadline together (RFC 7208 4.6.4 gives SPF twenty seconds), and what
-  is known costs no await of anything.
+- One object for a message: its questions have a deadline together (RFC 7208 4.6.4 allows SPF twenty seconds and
+  more; a client waits for the reply to its dot meanwhile), and what is known costs no await of anything.
+- A name that did not answer is left alone for a while, so that mail goes on, with `temperror`, where DNS is away.
 - Every failure is LookupFailed; a name DNS cannot be asked for has no records.
 """
 
@@ -17,17 +18,26 @@ from posthof_pod.resolve.cache import Cache
 from posthof_pod.resolve.follow import AliasLoop, find
 from posthof_pod.resolve.wire import BadName, Data, Record, Unanswered
 
-PATIENCE = 20.0  # seconds for all questions of one message
+PATIENCE = 10.0  # seconds for all questions of one message
+LEFT_ALONE = 30.0  # seconds after a failure (RFC 9520 3.2 allows five minutes)
+MOST_FAILURES = 4096
+
+
+Failures = dict[tuple[str, str], float]
+"""(name, kind) -> until when it is left alone; shared by the lookups of a worker."""
 
 
 class CachedLookup:
     """mailauth.dns.Lookup. `clock`: unix seconds."""
 
-    __slots__ = ("_cache", "_clock", "_ends")
+    __slots__ = ("_cache", "_clock", "_ends", "_failures")
 
-    def __init__(self, cache: Cache, clock: Callable[[], float], patience: float = PATIENCE) -> None:
+    def __init__(
+        self, cache: Cache, clock: Callable[[], float], failures: Failures, patience: float = PATIENCE
+    ) -> None:
         self._cache = cache
         self._clock = clock
+        self._failures = failures
         self._ends = clock() + patience
 
     async def txt(self, name: str) -> tuple[bytes, ...]:
@@ -53,11 +63,17 @@ class CachedLookup:
         known = self._cache.peek(name, kind, now)
         if known is not None and not known.failure and _is_direct(known.records, name, kind):
             return tuple([one.data for one in known.records])
+        key = (name, kind)
+        if self._failures and now < self._failures.get(key, 0.0):
+            raise LookupFailed(f"{name} {kind}: no answer a moment ago")
         try:
-            if known is not None:
+            if known is not None and not known.failure:
                 return (await find(self._cache.lookup, name, kind, now)).data
             return await self._in_time(name, kind, now)
-        except (Unanswered, AliasLoop) as error:
+        except (Unanswered, AliasLoop, TimeoutError) as error:
+            if len(self._failures) >= MOST_FAILURES:
+                self._failures.clear()
+            self._failures[key] = self._clock() + LEFT_ALONE
             raise LookupFailed(str(error)) from error
         except BadName:
             return ()
@@ -71,7 +87,7 @@ class CachedLookup:
         done, _ = await asyncio.wait([asking], timeout=left)
         if not done:
             asking.cancel()
-            raise LookupFailed(f"{name} {kind}: no answer in time")
+            raise TimeoutError(f"{name} {kind}: no answer in time")
         return asking.result().data
 
 

@@ -132,7 +132,9 @@ class Gate(Protocol):
         """From the last dot to its reply."""
         ...
 
-    def blob(self) -> BodySink: ...
+    def blob(self, session: Session, /) -> BodySink:
+        """Where a large message of this session goes as it comes."""
+        ...
 
 
 class Reception(Protocol):

@@ -21,6 +21,7 @@ from __future__ import annotations
 import base64
 import enum
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from posthof_pod.model import Body, Recipient
@@ -422,6 +423,9 @@ class Dialogue:
         if parameters.size > terms.message_size:
             self._refuse("MAIL", terms.too_large, sender=address)
             return
+        if parameters.requiretls and not session.tls:
+            self._refuse("MAIL", say.REQUIRETLS_NEEDS_TLS, sender=address)
+            return
         gate = reception.gate
         reply = reception.admits_message(session) if terms.is_rated else None
         reply = reply or gate.room(parameters.size)
@@ -695,7 +699,7 @@ class Dialogue:
             reader = self._reader = DotReader(
                 terms.limits.message_size,
                 terms.blob_threshold,
-                self._reception.gate.blob,
+                partial(self._reception.gate.blob, self.session),
                 normalises=terms.normalises,
                 removes_bcc=terms.needs_login,
             )
@@ -789,7 +793,7 @@ class Dialogue:
                 content = Content(
                     limits.message_size,
                     terms.blob_threshold,
-                    self._reception.gate.blob,
+                    partial(self._reception.gate.blob, self.session),
                     removes_bcc=terms.needs_login,
                 )
                 transaction.content = content

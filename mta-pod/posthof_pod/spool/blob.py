@@ -32,6 +32,13 @@ class BlobOwner(Protocol):
         """It was committed, aborted or failed."""
 
 
+class Strainer(Protocol):
+    """What content passes before it is written: of the same length, some of it perhaps later."""
+
+    def take(self, data: bytes) -> bytes: ...
+    def end(self) -> bytes: ...
+
+
 class Blob:
     """A sink for one message's content. `id` is the message's: the envelope must carry it."""
 
@@ -44,6 +51,7 @@ class Blob:
         self.pending = 0  # bytes not yet on the volume (or in its cache)
         self.file = BlobFile(lane.folder, number)
         self.is_ended = False
+        self.strainer: Strainer | None = None  # set before the first write
         self._disk = disk
         self._thread = thread
         self._owner = owner
@@ -58,6 +66,11 @@ class Blob:
 
     def write(self, data: bytes) -> None:
         """Take a piece of content. An error of the volume shows at `drain` and at the commit."""
+        if self.strainer is not None:
+            data = self.strainer.take(data)
+        self._take(data)
+
+    def _take(self, data: bytes) -> None:
         self.crc = crc32(data, self.crc)
         self.size += len(data)
         self.pending += len(data)
@@ -84,6 +97,8 @@ class Blob:
     def finish(self) -> BlobNote:
         """All content was written: what the accept says of it. Temporary: writing failed."""
         self.check()
+        if self.strainer is not None:
+            self._take(self.strainer.end())
         self._pass_on(is_last=True)
         return BlobNote(self.number, self.size, self.crc)
 

@@ -76,7 +76,7 @@ async def evaluate(author: str, spf: str, dkim: Iterable[str], lookup: Lookup) -
             return Verdict("temperror", author, policy, aligned, str(error))
     if aligned.spf or aligned.dkim:
         return Verdict("pass", author, policy, aligned)
-    return Verdict("fail", author, policy, aligned, "nothing aligned passed")
+    return Verdict("fail", author, policy, aligned)
 
 
 async def _for_subdomain(author: str, record: Record, lookup: Lookup) -> Wish:
