@@ -15,7 +15,7 @@ import msgspec
 from aiohttp import web
 
 from kit.fakeapi import FakeApi
-from posthof_crds.report import ClientCounts, QueueCounts, Report, ServedCertificate, SpoolState
+from posthof_crds.report import ClientCounts, Load, QueueCounts, Report, ServedCertificate, SpoolState
 from posthof_crds.shards import Incomplete, revision_of
 
 
@@ -28,6 +28,7 @@ class FakePods:
         self.refuse: dict[str, str] = {}
         self.queue: dict[str, QueueCounts] = {}
         self.spool: dict[str, SpoolState] = {}
+        self.load: dict[str, Load] = {}
         self.certificates: dict[str, ServedCertificate] = {}
         self.clients: ClientCounts | None = None
         self.silent: set[str] = set()
@@ -98,6 +99,7 @@ class FakePods:
             ready=True,
             queue=self.queue.get(pod, QueueCounts()),
             spool=self.spool.get(pod, SpoolState()),
+            load=self.load.get(pod, Load()),
             certificates=self.certificates,
             clients=self.clients,
         )

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from posthof_crds.autoscaling import Autoscaling, Targets
 from posthof_crds.reasons import Reason
 from posthof_operator.scale.history import Sample
-from posthof_operator.scale.needs import Need, fits, needs
+from posthof_operator.scale.needs import Need, fits, needs, short
 
 PACE = 15.0  # seconds from one step up to the next
 TOLERANCE = 0.1  # a need that is so little above what there is adds nothing
@@ -35,9 +35,13 @@ class Past(NamedTuple):
 
 
 class Decision(NamedTuple):
+    """`state` says why in words that stay as they are while nothing changes, for the status; `message` with the
+    numbers of this moment, for an event. Both are a sentence without its full stop."""
+
     pods: int
     reason: Reason
-    message: str  # one sentence, without the full stop
+    state: str
+    message: str = ""
 
 
 def decide(history: Sequence[Sample], wish: Autoscaling, past: Past, now: float) -> Decision:
@@ -46,6 +50,9 @@ def decide(history: Sequence[Sample], wish: Autoscaling, past: Past, now: float)
     if past.pods < low:
         return Decision(low, Reason.SCALING_UP, f"autoscaling.min is {low}")
     if past.pods > high:
+        count = held(high, past.pods, history[-1] if history else None)
+        if count > high:
+            return Decision(count, Reason.HELD_BY_MEMORY, too_few(high), memory(high, history[-1]))
         return Decision(high, Reason.SCALING_DOWN, f"autoscaling.max is {high}")
     if not history or now - history[-1].at > STALE or not history[-1].pods:
         return Decision(past.pods, Reason.NO_REPORTS, "no pod has reported, so the number of pods stays as it is")
@@ -57,37 +64,34 @@ def _up(history: Sequence[Sample], wish: Autoscaling, past: Past, now: float) ->
     window = _window(history, now, wish.behavior.scale_up.stabilization)
     if window is None:
         return None
-    greatest = [_greatest(one, wish.targets) for one in window]
-    least = min(greatest, key=lambda need: need.pods)
+    least = min((_greatest(one, wish.targets) for one in window), key=lambda need: need.pods)
     if least.pods <= past.pods * (1 + TOLERANCE):
         return None
-    assert wish.max is not None
-    high = max(wish.max, wish.min)
+    high, asks = max(wish.max or wish.min, wish.min), f"the target {least.name} asks for more"
     if past.pods >= high:
-        return Decision(past.pods, Reason.AT_MAXIMUM, f"{least.text}, and autoscaling.max is {high}")
+        text = f"{least.text}, and autoscaling.max is {high}"
+        return Decision(past.pods, Reason.AT_MAXIMUM, f"{asks}, and autoscaling.max is {high}", text)
     if now - past.up_at < PACE:
-        return Decision(past.pods, Reason.SCALING_UP, least.text)
+        return Decision(past.pods, Reason.SCALING_UP, asks)
     step = max(wish.behavior.scale_up.pods, past.pods)
-    return Decision(min(math.ceil(least.pods), past.pods + step, high), Reason.SCALING_UP, least.text)
+    return Decision(min(math.ceil(least.pods), past.pods + step, high), Reason.SCALING_UP, asks, least.text)
 
 
 def _down(history: Sequence[Sample], wish: Autoscaling, past: Past, now: float) -> Decision:
-    newest = history[-1]
-    most = _greatest(newest, wish.targets)
-    if past.pods <= wish.min:
-        return Decision(past.pods, Reason.WITHIN_TARGETS, f"{most.text}, and autoscaling.min is {wish.min}")
-    behavior = wish.behavior.scale_down
+    newest, behavior = history[-1], wish.behavior.scale_down
     window = _window(history, now, behavior.stabilization)
-    enough = max((math.ceil(_greatest(one, wish.targets).pods) for one in window or history), default=past.pods)
-    if enough >= past.pods:
-        return Decision(past.pods, Reason.WITHIN_TARGETS, most.text)
+    enough = max(math.ceil(_greatest(one, wish.targets).pods) for one in window or history)
+    if past.pods <= wish.min or enough >= past.pods:
+        return Decision(past.pods, Reason.WITHIN_TARGETS, "all targets are met, and fewer pods would not be enough")
     if newest.missing or newest.pods < past.pods:
-        return Decision(past.pods, Reason.WITHIN_TARGETS, f"{most.text}; not all pods have reported")
+        return Decision(past.pods, Reason.WITHIN_TARGETS, "all targets are met; not all pods have reported yet")
     if window is None or now - past.down_at < behavior.period:
-        return Decision(past.pods, Reason.STABILIZING, f"{most.text}; fewer pods may be enough, which shall last")
+        text = f"fewer pods may be enough; if that lasts for {short(behavior.stabilization)}, one goes"
+        return Decision(past.pods, Reason.STABILIZING, text)
     if not fits(past.pods - 1, newest):
-        return Decision(past.pods, Reason.HELD_BY_MEMORY, memory(past.pods - 1, newest))
-    return Decision(past.pods - 1, Reason.SCALING_DOWN, most.text)
+        return Decision(past.pods, Reason.HELD_BY_MEMORY, too_few(past.pods - 1), memory(past.pods - 1, newest))
+    text = f"fewer pods have been enough for {short(behavior.stabilization)}"
+    return Decision(past.pods - 1, Reason.SCALING_DOWN, text, f"{text}; {_greatest(newest, wish.targets).text}")
 
 
 def held(asked: int, present: int, newest: Sample | None) -> int:
@@ -97,7 +101,12 @@ def held(asked: int, present: int, newest: Sample | None) -> int:
     return next((count for count in range(asked, present) if fits(count, newest)), present)
 
 
+def too_few(pods: int) -> str:
+    return f"the queue does not fit into the memory of {pods}"
+
+
 def memory(pods: int, newest: Sample) -> str:
+    """The same with numbers."""
     held_by = "1 pod holds" if pods == 1 else f"{pods} pods hold"
     return f"{newest.messages} messages are queued, and {held_by} {newest.room * pods} in memory"
 

@@ -23,7 +23,7 @@ from posthof_operator.plan import Plan
 from posthof_operator.pods import is_going, is_ready
 from posthof_operator.resources import Key, Raw
 from posthof_operator.scale import cost
-from posthof_operator.scale.decide import Decision, Past, decide, held, memory
+from posthof_operator.scale.decide import Decision, Past, decide, held, memory, too_few
 from posthof_operator.scale.history import History, sample
 from posthof_operator.scale.needs import short
 from posthof_operator.snapshot import Seen
@@ -58,7 +58,7 @@ class _Known:
         self.reports: Mapping[str, Report] = {}
         self.leaving: dict[str, tuple[float, int]] = {}  # pod -> since when, messages it held
         self.is_growing = False  # pods were asked for, and have not all been ready since
-        self.was_at_maximum = False
+        self.bound: Reason | None = None  # what kept it from more or fewer pods when it was looked at last
 
 
 class Scaler:
@@ -90,7 +90,7 @@ class Scaler:
         newest = samples[-1] if samples else None
         count = asked if present is None else held(asked, present, newest)
         if count != asked and newest is not None:
-            return Decision(count, Reason.HELD_BY_MEMORY, f"{asked} pods are asked for; {memory(asked, newest)}")
+            return Decision(count, Reason.HELD_BY_MEMORY, too_few(asked), memory(asked, newest))
         text = SAYS[wish.mode] if wish is not None else "spec.replicas says so"
         return Decision(count, Reason.DELEGATED, text)
 
@@ -119,10 +119,10 @@ class Scaler:
         if after < past.pods or (change is not None and change.after < change.before):
             past, known.is_growing = past._replace(down_at=now), False
         known.past = past._replace(pods=after)
-        is_at_maximum = decision.reason is Reason.AT_MAXIMUM
-        if is_at_maximum and not known.was_at_maximum:
-            await world.records.warning(seen.key, seen.uid, "AtMaximum", f"{decision.message}.")
-        known.was_at_maximum = is_at_maximum
+        is_bound = decision.reason in (Reason.AT_MAXIMUM, Reason.HELD_BY_MEMORY)
+        if is_bound and decision.reason is not known.bound:
+            await world.records.warning(seen.key, seen.uid, str(decision.reason), f"{decision.message}.")
+        known.bound = decision.reason if is_bound else None
         if change is None:
             return
         for name in change.go:
@@ -185,7 +185,7 @@ class Scaler:
 
 def _told(change: Change, decision: Decision, known: _Known) -> tuple[str, str]:
     """Reason and words of the event."""
-    why = f"{change.before} -> {change.after} pods: {decision.message}."
+    why = f"{change.before} -> {change.after} pods: {decision.message or decision.state}."
     if change.after > change.before:
         return "ScalingUp", why
     held_by = [f"{name} ({_count(known.leaving[name][1])})" for name in change.go if name in known.leaving]

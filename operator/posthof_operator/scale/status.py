@@ -23,14 +23,14 @@ def active(look: Look) -> Said | None:
     if spec is None or decision is None:
         return None
     if decision.reason is Reason.HELD_BY_MEMORY:
-        text = f"{_pods(decision.pods)}: {decision.message}. Let it be delivered, or raise the memory limit"
-        return said(type_, True, Reason.HELD_BY_MEMORY, f"{text}.")
+        text = f"{_pods(decision.pods)}: {decision.state}. Let mail be delivered, or raise the pods' memory limit."
+        return said(type_, True, Reason.HELD_BY_MEMORY, text)
     if spec.autoscaling is None:
         return None
     if spec.autoscaling.mode == "Builtin":
         if decision.reason in _ACTIVE:
-            return said(type_, True, decision.reason, f"{_pods(decision.pods)}: {decision.message}.")
-        return Said(type_, "Unknown", Reason.NO_REPORTS, f"{_sentence(decision.message)}.")
+            return said(type_, True, decision.reason, f"{_pods(decision.pods)}: {decision.state}.")
+        return Said(type_, "Unknown", Reason.NO_REPORTS, f"{_sentence(decision.state)}.")
     if spec.autoscaling.mode == "KEDA":
         return _of_keda(look)
     if spec.autoscaling.mode == "HPA":
