@@ -14,6 +14,7 @@ What is said
                   tell reopen                  : the log file was rotated
                   tell members  Members (members.py): the pods that share the limits
                   tell leases   Heard (members.py): who may be judged dead
+                  ask  share    [low, high] (schedule/slices.py): its part of the limits -> None, once it keeps to it
                   tell pods     dict[IP address, ids of selections]: which pod is where, beside the configuration
                   ask  queue.list QueueFilter  -> QueuePage       (waiting.py)
                   ask  queue.show {"id"}       -> QueueItem | None
@@ -98,6 +99,7 @@ class WorkerStart(msgspec.Struct, frozen=True):
     level: str = "info"
     pod: str = ""  # whose Lease speaks for it; "" on one machine
     proofs: str = ""  # in a pod: the folder with the lock files of its workers
+    share: tuple[int, int] = (0, 1 << 40)  # of the limits, until it is told another (schedule/slices.py); all of them
 
     @classmethod
     def from_argv(cls) -> WorkerStart:

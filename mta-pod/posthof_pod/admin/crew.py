@@ -24,11 +24,13 @@ from posthof_pod.admin.sockets import Ports, quieten
 from posthof_pod.members import Heard, Members
 from posthof_pod.observe.events import Events
 from posthof_pod.observe.metrics import merged
+from posthof_pod.schedule.slices import WHOLE, Slice
 
 STEADY = 60.0  # seconds of life after which a death counts as the first again
 DELAYS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # seconds until the restart, by deaths in a row
 HOPELESS = 4  # deaths in a row before anybody was ever ready: the house gives up
 SWAP = 60.0  # seconds a worker may take for another configuration
+SHARE = 60.0  # seconds a worker may take to keep to less of the limits
 Pods = dict[str, tuple[str, ...]]  # IP address -> ids of the selections of pods it is in
 
 BEGIN = 3600.0  # for its first: it reads its spool before it answers. Pings see whether it hangs
@@ -78,6 +80,7 @@ class Crew:
         self._encoded, self._revision = b"", ""
         self.pods: Pods = {}
         self.members, self.heard = Members(), Heard()
+        self.slice = WHOLE  # of the limits: all workers together
         self.pod = self.proofs = ""  # for the workers' starts: see WorkerStart
         self.on_change: Callable[[WorkerProcess], object] = lambda worker: None  # it has a name, or is gone
         self.meter = Meter()
@@ -115,6 +118,7 @@ class Crew:
             level=self._config.log_level,
             pod=self.pod,
             proofs=self.proofs,
+            share=self._part(seat),
             most=messages_most(len(self.seats)),
             on_hello=self.on_change,
             on_ready=self._on_ready,
@@ -247,6 +251,27 @@ class Crew:
         """Tell all workers who shares the limits of the fleet."""
         self.members = members
         self.tell_all("members", members)
+
+    def _part(self, seat: Seat) -> Slice:
+        """What of the limits is one worker's: every seat has the same, whoever sits there."""
+        return self.slice.part(seat.number - 1, 1, self.ports.copies)
+
+    async def share(self, piece: Slice) -> None:
+        """Divide another slice of the limits among the workers. When this returns, they keep to it."""
+        self.slice = piece
+        await asyncio.gather(*(self._tell_share(seat) for seat in self.seats))
+
+    async def _tell_share(self, seat: Seat) -> None:
+        """Until it answered, or is gone: who comes after it begins with its part."""
+        worker, part = seat.worker, self._part(seat)
+        while worker is not None and worker.is_alive:
+            try:
+                await worker.channel.ask("share", part, within=SHARE)
+                return
+            except TimeoutError:
+                continue  # pings see whether it hangs
+            except (ChannelClosed, Refused):
+                await worker.gone.wait()
 
     def know_leases(self, heard: Heard) -> None:
         """Tell all workers what the pods' Leases say of workers."""

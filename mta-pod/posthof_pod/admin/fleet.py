@@ -13,13 +13,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from posthof_pod.admin.channel import ChannelClosed, Refused
 from posthof_pod.admin.crew import Crew
 from posthof_pod.admin.process import State, WorkerProcess
+from posthof_pod.admin.shares import Sharing
 from posthof_pod.members import Members, alone
 from posthof_pod.observe.events import Events
 
@@ -59,18 +60,25 @@ class Fleet:
         self._crew, self._events, self._clock = crew, events, clock
         self._proofs, self._spool = proofs, spool
         self._leases: Leases | None = None
+        self._sharing: Sharing | None = None
         self._looked_at: float | None = None
         self._trouble, self._since = "", 0.0
         if home is not None:
             from posthof_pod.cluster.leases import Leases
 
             self._leases = Leases(home.api, home.me, look=self.look, tell=self._hear)
+            self._sharing = Sharing(home.me.pod, crew, events, self.annotate, proofs.parent)
 
     @property
     def trouble(self) -> str:
         """Why peers may think that this pod is dead, or it cannot see who is: what lasts, for people."""
         is_lasting = self._trouble and self._clock() - self._since > LASTING
         return self._trouble if is_lasting else ""
+
+    @property
+    def has_share(self) -> bool:
+        """Whether anything of the fleet's limits is ours."""
+        return self._sharing is None or self._sharing.has_some
 
     @property
     def renewals(self) -> int:
@@ -93,12 +101,16 @@ class Fleet:
         self._leases.prove_ended(self._earlier())
 
     async def run(self) -> None:
-        """Keep the Lease, until cancelled. Returns at once on one machine."""
-        while self._leases is not None:
+        """Keep the Lease and our share of the limits, until cancelled. Returns at once on one machine."""
+        if self._leases is not None and self._sharing is not None:
+            await asyncio.gather(self._keep("leases", self._leases.run), self._keep("shares", self._sharing.run))
+
+    async def _keep(self, what: str, run: Callable[[], Awaitable[None]]) -> None:
+        while True:
             try:
-                await self._leases.run()
-            except Exception as error:  # our own fault: the Lease must go on
-                self._events.internal_error("leases", error)
+                await run()
+            except Exception as error:  # our own fault: it must go on
+                self._events.internal_error(what, error)
                 await asyncio.sleep(1.0)
 
     async def leave(self) -> None:
@@ -172,6 +184,8 @@ class Fleet:
     def _hear(self, told: Told) -> None:
         assert self._leases is not None
         self._crew.know_leases(told.heard)
+        if self._sharing is not None:
+            self._sharing.hear(told.members)
         if told.members != self.members:
             self._tell_of_members(self.members, told.members)
             self.members = told.members

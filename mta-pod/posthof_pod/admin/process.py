@@ -24,6 +24,7 @@ from typing import Any
 import msgspec
 
 from posthof_pod.admin.channel import Channel, ChannelClosed, Refused, Swap, WorkerStart, pair
+from posthof_pod.schedule.slices import WHOLE
 from posthof_pod.admin.load import UNLIMITED
 
 PING = 5.0  # seconds
@@ -52,6 +53,7 @@ class WorkerProcess:
         level: str,
         pod: str = "",
         proofs: str = "",
+        share: tuple[int, int] = WHOLE,
         most: int = UNLIMITED,
         on_hello: Callable[[WorkerProcess], object],
         on_ready: Callable[[WorkerProcess], object],
@@ -77,7 +79,7 @@ class WorkerProcess:
         self.gone = asyncio.Event()
         ours, theirs = pair()
         with theirs:
-            start = WorkerStart(self.name, theirs.fileno(), log, level, pod, proofs, most)
+            start = WorkerStart(self.name, theirs.fileno(), log, level, pod, proofs, share, most)
             self._process = subprocess.Popen(
                 [sys.executable, "-m", module, msgspec.json.encode(start).decode()],
                 stdin=subprocess.DEVNULL,

@@ -108,8 +108,9 @@ class Supervisor:
 
     @property
     def is_ready(self) -> bool:
-        """All were ready once, one is now, and no stop was asked for."""
-        return self.crew.settled.is_set() and bool(self.crew.ready) and not self.is_stopping
+        """All were ready once, one is now, something of the limits is ours, and no stop was asked for."""
+        is_begun = self.crew.settled.is_set() and bool(self.crew.ready)
+        return is_begun and self.fleet.has_share and not self.is_stopping
 
     async def served(self) -> dict[str, ServedCertificate]:
         """Serial and end of each certificate that sessions get, by TLSCert."""

@@ -123,6 +123,7 @@ class Pool:
         self._to_resolve: deque[Line] = deque()
         self._resolving = 0
         self._sending_back = asyncio.Semaphore(FAIL_GROUPS)
+        self._ended = asyncio.Event()  # a session, since somebody began to wait for it
         self._is_kicked = False
         self._is_draining = False
         self._timer: asyncio.TimerHandle | None = None
@@ -196,6 +197,12 @@ class Pool:
             site.follow(self._portion)
             self._trim(site)
         self.kick()
+
+    async def within(self) -> None:
+        """Returns once no site has more sessions than are ours."""
+        while not self.is_within:
+            self._ended.clear()
+            await self._ended.wait()
 
     @property
     def is_within(self) -> bool:
@@ -458,6 +465,7 @@ class Pool:
         if session in site.idle:
             site.idle.remove(session)
         self._open -= not site.is_local
+        self._ended.set()
         if not self._is_draining and (self._waiting or site.lines):
             now = self._clock()
             self._feed(site, now)

@@ -489,6 +489,10 @@ class Events:
         """What of the fleet's limits this pod's workers use: parts of the whole."""
         self._house("share_changed", "", detail=f"{before:.3f} -> {now:.3f} of the limits")
 
+    def share_changed(self, before: float, now: float) -> None:
+        """What of the fleet's limits this pod's workers use: parts of the whole."""
+        self._house("share_changed", "", detail=f"{before:.3f} -> {now:.3f} of the limits")
+
     def slept(self, seconds: float) -> None:
         """This process was stopped, or its machine: others may have taken its lanes."""
         self._house("slept", "posthof_slept_total", seconds=seconds, level=WARNING)

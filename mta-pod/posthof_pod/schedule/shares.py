@@ -13,8 +13,8 @@ Why it holds: take the pod that claimed last of two that overlap. The snapshot b
 claim, so it shows the other's, which is older: it does not begin. What the other uses less than it claims does no
 harm. Nothing here depends on a clock or on how late a snapshot is.
 
-A pod whose Lease has gone keeps its claim for GONE more seconds, unless it said that it uses nothing: one judged dead
-that lives is fenced by then. With the fleet unknown everything stays as it is.
+A pod whose Lease has gone keeps its claim for GONE more seconds: one judged dead that lives is fenced by then. With
+the fleet unknown everything stays as it is.
 
 Pure: `now` is monotonic seconds. See slices.py for what a slice is, admin/shares.py for who acts.
 """
@@ -25,7 +25,7 @@ import re
 from typing import NamedTuple
 
 from posthof_pod.members import Members
-from posthof_pod.schedule.slices import NOTHING, UNIT, WHOLE, Slice
+from posthof_pod.schedule.slices import NOTHING, WHOLE, Slice
 
 GONE = 15.0  # seconds: a look at all lanes every 10, the dots' 2, and some
 _CLAIM = re.compile(r"(\d{1,5}) ([0-9a-f]{1,11})-([0-9a-f]{1,11}) (\S{1,64})")
@@ -48,9 +48,7 @@ def read_claim(text: str) -> Claim | None:
     if found is None:
         return None
     piece = Slice(int(found[2], 16), int(found[3], 16))
-    if not piece.low <= piece.high <= UNIT:
-        return None
-    return Claim(int(found[1]), piece, found[4])
+    return Claim(int(found[1]), piece, found[4]) if piece.is_sound else None
 
 
 def slice_of(weights: dict[str, int], pod: str) -> Slice:
@@ -69,11 +67,12 @@ class Shares:
     them keep to it, and writes `claim` into the Lease whenever `decide` or `confirmed` left another one there.
     """
 
-    def __init__(self, own: str, weight: int, incarnation: str) -> None:
-        """`own`: the pod's name. `weight`: its workers. `incarnation`: random, of this process; no spaces."""
+    def __init__(self, own: str, weight: int, incarnation: str, use: Slice = NOTHING) -> None:
+        """`own`: the pod's name. `weight`: its workers. `incarnation`: random, of this process; no spaces. `use`:
+        what an earlier process of this pod used until a moment ago."""
         self.own = own
         self.weight = weight
-        self.use = NOTHING
+        self.use = use
         self.claim = ""  # "": nothing was claimed yet
         self.is_confirmed = True  # workers keep to `use`
         self._target = NOTHING
@@ -104,12 +103,6 @@ class Shares:
         if use == self.use:
             self.is_confirmed = True
             self._claim_target()
-
-    def leave(self) -> str:
-        """Nothing is used any more: what the Lease may say before it goes."""
-        self.use = self._target = NOTHING
-        self.weight = 0
-        return self._say(NOTHING)
 
     def next_look(self) -> float | None:
         """When time alone changes something; None: it does not."""
@@ -147,9 +140,6 @@ class Shares:
     def _claim_target(self) -> None:
         if self.is_confirmed and (self._claimed != self._target or not self.claim):
             self._claimed = self._target
-            self._say(self._target)
+            self._serial += 1
+            self.claim = str(Claim(self.weight, self._target, f"{self._incarnation}.{self._serial}"))
 
-    def _say(self, piece: Slice) -> str:
-        self._serial += 1
-        self.claim = str(Claim(self.weight, piece, f"{self._incarnation}.{self._serial}"))
-        return self.claim

@@ -33,6 +33,16 @@ class Slice(NamedTuple):
     def width(self) -> int:
         return self.high - self.low
 
+    @property
+    def share(self) -> float:
+        """Its part of the whole, 0.0 to 1.0."""
+        return (self.high - self.low) / UNIT
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether two numbers from elsewhere make a slice."""
+        return 0 <= self.low <= self.high <= UNIT
+
     def overlaps(self, other: Slice) -> bool:
         """Whether both have a point in common; an empty slice has none."""
         return max(self.low, other.low) < min(self.high, other.high)
@@ -108,4 +118,4 @@ class Portion:
     @property
     def width(self) -> float:
         """Its part of a limit of things per time: 0.0 to 1.0."""
-        return 1.0 if self.is_whole else self.slice.width / UNIT
+        return 1.0 if self.is_whole else self.slice.share
