@@ -34,6 +34,7 @@ from .ledger import read_spool
 WORKER = Path(__file__).resolve().parents[1] / "shared_fs" / "worker.py"
 LIMIT = 90.0  # seconds until a condition has failed
 GOES_ON = 30  # mails accepted: it works
+FENCED, NO_VOLUME = 3, 4  # exit statuses of a worker that was judged dead, and of one that could not start
 
 
 class Failed(AssertionError):
@@ -186,7 +187,7 @@ class Fleet:
         """Note who has ended, tell the others, and start as many as are missing."""
         for player in [one for one in self.players if not one.is_running]:
             code = player.ended()
-            if code not in (0, 3, -signal.SIGKILL):
+            if code not in (0, FENCED, NO_VOLUME, -signal.SIGKILL):
                 raise Failed(f"{player.name} ended with {code}: {player.said()}")
             self.players.remove(player)
             self.tell_dead(player, "proven")

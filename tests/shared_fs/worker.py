@@ -35,6 +35,7 @@ from posthof_pod.replies import Temporary
 from posthof_pod.spool import Damaged, Disk, Gone, Live, Spool, Stored, Verdict, new_worker
 
 FENCED = 3
+NO_VOLUME = 4
 AT_ONCE = 4  # mails under way
 LATER = Settlement((), (Held(0, 0.0, 1),), "ConnectFailed", "451 later")
 ENDS = 20.0  # seconds for what runs at a clean stop
@@ -224,13 +225,19 @@ class Worker:
     async def live(self) -> None:
         tasks = [asyncio.create_task(self.listen()), asyncio.create_task(self.watch())]
         say("born", self.spool.worker_id)
-        await self.spool.start()
+        try:
+            await self.spool.start()
+        except OSError as error:
+            say("stopped", f"it cannot start: {error}")
+            os._exit(NO_VOLUME)
         sending = [asyncio.create_task(self.send()) for _ in range(AT_ONCE)]
         delivering = [asyncio.create_task(self.deliver()) for _ in range(AT_ONCE)]
         await self.is_over.wait()
         await asyncio.wait(sending, timeout=ENDS)
         ends = asyncio.get_running_loop().time() + ENDS
-        while (self.busy or self.spool.live > self.held) and asyncio.get_running_loop().time() < ends:
+        while self.busy or self.spool.live > self.held:  # noqa: ASYNC110  # as above
+            if asyncio.get_running_loop().time() > ends:
+                break
             await asyncio.sleep(0.02)
         for task in delivering:
             task.cancel()
