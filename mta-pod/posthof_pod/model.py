@@ -32,6 +32,14 @@ class Body(enum.IntEnum):
     BINARY = 2
 
 
+class TLSWish(enum.IntEnum):
+    """What the sender asks of TLS on the whole way (RFC 8689)."""
+
+    NONE = 0
+    REQUIRED = 1  # REQUIRETLS came with MAIL: authenticated TLS on every hop, or the mail comes back
+    OPTIONAL = 2  # the header says TLS-Required: No: what destinations publish must not keep the mail back
+
+
 class Origin(enum.IntEnum):
     """Who made the message enter the house."""
 
@@ -68,6 +76,7 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True,
     message_id: str = ""  # the Message-ID field's value, for searching
     has_binary: bool = False  # content holds a bare CR, a bare LF or came as BINARYMIME: leaves by BDAT or re-encoded
     credential: str = ""  # the SMTPCredential that submitted it
+    tls_wish: int = 0  # a TLSWish of the sender
 
 
 class Status(enum.IntEnum):
@@ -175,6 +184,7 @@ class Destination(msgspec.Struct, frozen=True):
     limits: DestinationLimits = DestinationLimits()
     retry: Retry = Retry()
     rule: str = ""  # the RelayPolicy, "" = MailDomain or built-in
+    requires_tls: bool = False  # mail with REQUIRETLS (RFC 8689): authenticated hosts that take it over, or nobody
 
 
 class PolicyType(enum.StrEnum):

@@ -74,7 +74,7 @@ def test_headers_settle_what_was_undecided(capsys: pytest.CaptureFixture[str], f
     given = ["--to", "x@far.test", "--client", "10.0.0.1", "--no-dns", "-f", folder, "--header", "X-Bulk: yes"]
     status, out = run(capsys, *given)
     assert status == 0
-    assert "Decided by RelayPolicy c-bulk: Direct to the domain's MX, TLS May" in out
+    assert "Decided by RelayPolicy c-bulk: Direct to the domain's MX, TLS Best" in out
     assert "to the MX hosts of far.test" in out
     assert "may change" not in out
 

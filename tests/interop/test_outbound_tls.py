@@ -18,12 +18,14 @@ from kit.policyhost import PolicyHost, text
 from kit.secureworld import secure_world
 from kit.session import TIMES, mail
 from posthof_crds.engine import EngineConfig, SpoolSettings, TLSLevel
+from posthof_pod.admit.policy import CompiledPolicy
+from posthof_pod.admit.route import Routes
 from posthof_pod.deliver.connection import Connection, Unreachable
 from posthof_pod.deliver.outbound import OutboundTLS
 from posthof_pod.deliver.tls import ClientTLS
-from posthof_pod.model import Destination, DestinationKind, Reason, Status
+from posthof_pod.model import Destination, DestinationKind, Reason, Status, TLSWish
 from posthof_pod.observe.events import RecordedEvents
-from posthof_pod.replies import Temporary
+from posthof_pod.replies import Permanent, Temporary
 from posthof_pod.resolve.assembly import assemble
 
 CA = Authority("Test CA")
@@ -43,9 +45,7 @@ TA_OLD = CA.issue("mx.taold.test", begins=-20, ends=-10)
 TA_FORGED = NO_CA.issue("mx.forged.test")
 TA_KEY = CA.issue("mx.takey.test", whole_chain=False)
 WEB = CA.issue("mx.sts.test", "mx2.sts.test", "*.wild.test")
-POLICIES = CA.issue(
-    "mta-sts.sts.test", "mta-sts.same.test", "mta-sts.try.test", "mta-sts.evil.test", "mta-sts.b.test"
-)
+POLICIES = CA.issue(*(f"mta-sts.{name}.test" for name in ("sts", "same", "try", "evil", "b")))
 
 _TLSA = f"_{PORT}._tcp"
 ZONE = f"""
@@ -412,7 +412,7 @@ def test_level_mtasts_enforces_what_is_in_testing_and_demands_a_policy(resolver)
 
 
 def test_one_domains_policy_never_serves_another_with_the_same_host(resolver):
-    """Four domains, one MX host: each has the site, and so the sessions, of its own policy; without one they share."""
+    """Four domains, one MX host: each has the sessions of its own policy; those without one share."""
 
     async def run(house):
         routes = [await house.route(domain) for domain in ("sts.test", "same.test", "nosts.test", "b.test")]
@@ -490,3 +490,80 @@ def test_a_policy_is_fetched_once_and_again_when_it_is_no_longer_fresh(resolver,
     with policy_host(sts=policy()) as server:
         uvloop.run(run(House(resolver, spool=tmp_path), server))
         assert server.asked["mta-sts.sts.test"] == 2
+
+
+# --- what the sender asks for (RFC 8689)
+
+REQUIRING = (*FULL, "REQUIRETLS")
+
+
+def wished(resolver, domain, wish, house=None):
+    """One message with a wish; gives the outcome."""
+
+    async def run(house):
+        destination = as_wished(to(domain), wish)
+        route = await house.resolution.resolver.route(destination, time.time())
+        connection = await Connection.open(
+            route.hosts[0], destination, hostname="me.example", timeouts=TIMES, tls=house.tls
+        )
+        [outcome] = await connection.send(mail(f"bob@{domain}", tls_wish=int(wish)))
+        await connection.quit()
+        return outcome
+
+    return uvloop.run(run(house or House(resolver)))
+
+
+def as_wished(destination, wish):
+    config = EngineConfig(
+        name="t", hostname="me", listeners=(), spool=SpoolSettings(path="/"), mail_root="/", state_dir="/"
+    )
+    return Routes(CompiledPolicy(config))._as_wished(destination, int(wish))
+
+
+@pytest.mark.parametrize(("domain", "pair"), [("ee.test", SELF), ("sts.test", WEB)])
+def test_requiretls_goes_to_proven_hosts_that_take_it_over(resolver, domain, pair):
+    with policy_host(sts=policy("testing")), mx(pair, offers=REQUIRING) as peer:
+        outcome = wished(resolver, domain, TLSWish.REQUIRED)
+    assert outcome.status is Status.RELAYED
+    assert b" REQUIRETLS" in peer.messages[0].mail_line
+
+
+def test_requiretls_comes_back_where_the_host_does_not_offer_it(resolver):
+    with mx() as peer:
+        outcome = wished(resolver, "ee.test", TLSWish.REQUIRED)
+    assert (outcome.status, outcome.enhanced) == (Status.FAILED, "5.7.30")
+    assert peer.messages == []
+
+
+def test_requiretls_comes_back_where_the_hosts_cannot_be_found_securely(resolver):
+    with pytest.raises(Permanent) as caught:
+        wished(resolver, "plain", TLSWish.REQUIRED)
+    assert caught.value.reply.status == "5.7.30"
+
+
+def test_requiretls_waits_where_the_host_proves_nothing(resolver):
+    with mx(SELF, offers=REQUIRING) as peer, pytest.raises(Unreachable) as caught:
+        wished(resolver, "none.test", TLSWish.REQUIRED)
+    assert caught.value.reason is Reason.TLS_FAILED
+    assert peer.messages == []
+
+
+@pytest.mark.parametrize("domain", ["wrong.test", "sts.test", "fails.test"])
+def test_tls_required_no_lets_mail_go_where_what_is_published_is_not_met(resolver, domain):
+    with policy_host(sts=policy()), Peer(host="127.0.1.1", port=PORT) as peer:
+        outcome = wished(resolver, domain, TLSWish.OPTIONAL)
+    assert outcome.status is Status.RELAYED
+    assert not peer.messages[0].tls
+
+
+def test_a_rule_of_ours_does_not_give_way_to_the_header():
+    for level in (TLSLevel.ENCRYPT, TLSLevel.VERIFY, TLSLevel.DANE, TLSLevel.MTASTS):
+        assert as_wished(to("a.test", level), TLSWish.OPTIONAL).tls is level
+
+
+def test_mail_with_a_wish_shares_no_session_with_other_mail(resolver):
+    async def sites(house):
+        wanted = [to("ee.test"), *(as_wished(to("ee.test"), wish) for wish in (TLSWish.REQUIRED, TLSWish.OPTIONAL))]
+        return [(await house.resolution.resolver.route(one, time.time())).site for one in wanted]
+
+    assert len(set(uvloop.run(sites(House(resolver))))) == 3

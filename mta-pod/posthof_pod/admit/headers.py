@@ -38,6 +38,7 @@ TOO_MANY_HOPS = Reply(554, "5.4.6", "Too many hops: this message is going round 
 LOOP = Reply(554, "5.4.6", "This message was delivered to this address before: it is going round in a loop")
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,255}|\[(?:[0-9.]{7,15}|IPv6:[0-9A-Fa-f:.]{2,45})\]")
+_TLS_OPTIONAL = re.compile(rb"\ntls-required:[ \t]*no[ \t]*(?:\r\n|\Z)")
 _BLANKS = (b" ", b"\t")
 _UNSAFE = re.compile(r"[^A-Za-z0-9_. -]+")
 _WORD = re.compile(r"[^A-Za-z0-9_.:\[\]-]+")
@@ -52,6 +53,7 @@ class Scan(msgspec.Struct, frozen=True, gc=False):
     has_date: bool
     has_from: bool
     is_ascii: bool  # False: RFC 6532 headers, the next hop needs SMTPUTF8 (or they are raw 8-bit)
+    has_tls_optional: bool = False  # TLS-Required: No (RFC 8689 section 5)
 
 
 def scan(head: bytes) -> Scan:
@@ -73,6 +75,7 @@ def scan(head: bytes) -> Scan:
         b"\ndate:" in lower,
         b"\nfrom:" in lower,
         head.isascii(),
+        b"\ntls-required:" in lower and _TLS_OPTIONAL.search(lower) is not None,
     )
 
 

@@ -13,10 +13,12 @@ Rules
 
 from __future__ import annotations
 
+import msgspec
+
 from posthof_crds import names
 from posthof_crds.engine import ActionKind, Domain, Egress, EngineConfig, InboundMode, Rule, TLSLevel
 from posthof_pod.admit.policy import CompiledPolicy, Facts
-from posthof_pod.model import Destination, DestinationKind, Envelope, Origin, Recipient
+from posthof_pod.model import Destination, DestinationKind, Envelope, Origin, Recipient, TLSWish
 
 _REMEMBERED = 65536  # Destinations kept; then the table begins anew (they compare by value)
 
@@ -35,10 +37,32 @@ class Routes:
         self._config = policy.config
         self._ours = {name: _of_domain(domain, policy.config) for name, domain in policy.config.domains.items()}
         self._by_rule: dict[tuple[str, str], Destination] = {}
+        self._by_wish: dict[tuple[str, int], Destination] = {}
         self._has_rules = bool(policy.config.rules)
 
     def destination(self, envelope: Envelope, recipient: Recipient) -> Destination | None:
         """Where the recipient goes now; None: nowhere, Reason.NO_ROUTE."""
+        found = self._destination(envelope, recipient)
+        return self._as_wished(found, envelope.tls_wish) if envelope.tls_wish and found is not None else found
+
+    def _as_wished(self, found: Destination, wish: int) -> Destination:
+        """The same way with the TLS the sender asks for (RFC 8689): a destination, and so a queue, of its own."""
+        kind = TLSWish(wish)
+        if found.kind in (DestinationKind.LOCAL, DestinationKind.LMTP):
+            return found  # final delivery: no hop follows
+        if kind is TLSWish.OPTIONAL and found.tls is not TLSLevel.BEST:
+            return found  # only what destinations publish gives way, not what our own rule demands
+        made = self._by_wish.get((found.key, wish))
+        if made is None:
+            tls = TLSLevel.MAY if kind is TLSWish.OPTIONAL else _authenticated(found)
+            key = f"{found.key} {'tls-optional' if kind is TLSWish.OPTIONAL else 'requiretls'}"
+            changed = {"key": key, "tls": tls, "requires_tls": kind is TLSWish.REQUIRED}
+            if len(self._by_wish) >= _REMEMBERED:
+                self._by_wish.clear()
+            made = self._by_wish[found.key, wish] = msgspec.structs.replace(found, **changed)
+        return made
+
+    def _destination(self, envelope: Envelope, recipient: Recipient) -> Destination | None:
         domain = names.split(recipient.address)[1]
         ours = self._ours.get(domain)
         if not self._has_rules and ours is not None:
@@ -104,6 +128,13 @@ class Routes:
             self._by_rule.clear()
         self._by_rule[key] = made
         return made
+
+
+def _authenticated(found: Destination) -> TLSLevel:
+    """The level under which a host proves who it is: as published for MX hosts, Verify for hosts we name."""
+    if found.tls in (TLSLevel.VERIFY, TLSLevel.DANE, TLSLevel.MTASTS):
+        return found.tls
+    return TLSLevel.BEST if found.kind is DestinationKind.DIRECT else TLSLevel.VERIFY
 
 
 def _by_rule(rule: Rule, domain: str, config: EngineConfig) -> Destination:

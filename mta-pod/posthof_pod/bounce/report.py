@@ -26,7 +26,7 @@ from posthof_pod import fields
 from posthof_pod.bounce import notice as words
 from posthof_pod.bounce import who
 from posthof_pod.bounce.who import Action, Concern, Notice
-from posthof_pod.model import Body, Envelope, Notify, Origin, Outcome, Recipient, Status
+from posthof_pod.model import Body, Envelope, Notify, Origin, Outcome, Recipient, Status, TLSWish
 
 FULL_MAX = (
     256 * 1024
@@ -100,6 +100,8 @@ def wants_whole(notice: Notice, envelope: Envelope) -> bool:
     """Whether a report sends the message back whole, as far as the envelope tells: else its header is enough."""
     if notice.action is not Action.FAILED or envelope.has_binary or envelope.ret == "HDRS":
         return False
+    if envelope.tls_wish == TLSWish.REQUIRED:
+        return False  # RFC 8689 section 5: as if RET=HDRS had been given
     return envelope.size <= (FULL_MAX if envelope.ret == "FULL" else FULL_DEFAULT)
 
 
@@ -142,6 +144,7 @@ def build(
         smtputf8=not notice.to.isascii(),
         origin=int(Origin.REPORT),
         message_id=message_id,
+        tls_wish=envelope.tls_wish if envelope.tls_wish == TLSWish.REQUIRED else 0,  # RFC 8689 section 5
     )
     return Report(sealed, _received(hostname, queue_id, now), body)
 

@@ -14,10 +14,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import NamedTuple, Protocol
 
 from posthof_pod.deliver.convert import Signed, Unconvertible, convert, has_utf8_header
-from posthof_pod.model import Body, Envelope, Outcome, Reason, Status
+from posthof_pod.model import Body, Envelope, Outcome, Reason, Status, TLSWish
 from posthof_pod.smtp.client import Transaction, is_sendable, rounds
 from posthof_pod.smtp.extensions import Carriage, Extensions, Need, carriage
 
+_REQUIRED = int(TLSWish.REQUIRED)
 IN_LOOP = 262144  # bytes a conversion may have in the loop's thread; a larger one goes to another
 AT_ONCE = 131072  # bytes: a content up to this is written in one piece, by BDAT together with its envelope; a peer
 # that reads 220 bytes a second takes it within the time the dot has (RFC 5321 4.5.3.2.6)
@@ -42,7 +43,9 @@ class Outgoing(NamedTuple):
     trace: bytes  # header lines to stand before the body
     body: bytes | BodyReader  # the content as it was received
     permit: Callable[[], bool | Awaitable[bool]]  # asked just before the dot; False drops the session without it
-    resign: Callable[[bytes], bytes] | None = None  # the trace for this content: a conversion breaks a signature of ours
+    resign: Callable[[bytes], bytes] | None = (
+        None  # the trace for this content: a conversion breaks a signature of ours
+    )
 
 
 class Letter:
@@ -107,6 +110,11 @@ def plan(mail: Outgoing, offer: Extensions, peer: str, *, is_lmtp: bool) -> Lett
     is_plain = _has_plain_addresses(envelope, recipients)
     if not is_plain:
         _judge_addresses(letter, offer, peer)
+    if envelope.tls_wish == _REQUIRED and not is_lmtp:
+        is_plain = False
+        if not offer.requiretls:
+            text = "the message may only go to hosts that offer REQUIRETLS"
+            letter.refuse_all(Reason.TLS_REQUIRED, "5.7.30", text, peer)
     if envelope.smtputf8:
         is_plain = False
         letter.smtputf8 = offer.smtputf8

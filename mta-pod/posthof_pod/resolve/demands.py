@@ -13,6 +13,8 @@ Rules
   MTA-STS policy wants. An enforced policy leaves out the hosts that it does not name, before anything else.
 - Level DANE: hosts without TLSA records are left out. Level MTASTS: a domain without a policy gets no mail.
 - Nothing left is Temporary: the destination, or an attacker, may mend it.
+- Mail with REQUIRETLS (RFC 8689 4.2.1) needs MX records that are signed, or in an MTA-STS policy, whatever its mode;
+  and hosts that prove who they are, by DANE or by a CA. Otherwise it goes back to its sender.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from typing import NamedTuple
 
 from posthof_crds.engine import TLSLevel
 from posthof_pod.model import Demand, Destination, DestinationKind, Host, PolicyType
-from posthof_pod.replies import Reply, Temporary
+from posthof_pod.replies import Permanent, Reply, Temporary
 from posthof_pod.resolve import tlsa
 from posthof_pod.resolve.follow import AliasLoop, Found, Lookup, find
 from posthof_pod.resolve.sts import Policies
@@ -39,6 +41,7 @@ PUBLISHED = frozenset({TLSLevel.BEST, TLSLevel.DANE, TLSLevel.MTASTS})
 NO_DANE = Reply(451, "4.7.5", "TLS by DANE is demanded here and the destination offers none")
 NO_POLICY = Reply(451, "4.7.5", "An MTA-STS policy is demanded here and the domain has none")
 NOT_IN_POLICY = Reply(451, "4.7.5", "No mail server of the domain is in its MTA-STS policy")
+NOT_SAFE = Reply(550, "5.7.30", "REQUIRETLS: the mail servers of the domain cannot be found securely")
 TLSA_FAILED = Reply(451, "4.7.5", "The TLSA records of the destination cannot be looked up securely")
 
 
@@ -98,7 +101,11 @@ class Demands:
         is_secure: bool,
     ) -> Wanted:
         """`is_secure`: the MX records were validated, or the configuration names the hosts. Raises Temporary."""
-        is_dane = destination.tls is not TLSLevel.MTASTS and is_secure and await self._validates(now)
+        is_validated = is_secure and await self._validates(now)
+        is_dane = destination.tls is not TLSLevel.MTASTS and is_validated
+        if destination.requires_tls and destination.kind is DestinationKind.DIRECT and not (is_validated or policy):
+            why = "its MX records are not signed, and it has no MTA-STS policy"
+            raise Permanent(NOT_SAFE, f"{destination.name}: {why}")
         if destination.tls is TLSLevel.DANE and not is_dane:
             why = "its MX records are not signed" if await self._validates(now) else "the resolver does not validate"
             raise Temporary(NO_DANE, f"{destination.name}: {why}")
@@ -158,6 +165,12 @@ class Demands:
         return [name] if alias.is_secure else []
 
 
+def is_lenient(policy: Policy, destination: Destination) -> bool:
+    """Whether a policy that is not met is only told of."""
+    is_strict = destination.tls is TLSLevel.MTASTS or destination.requires_tls
+    return policy.mode is Mode.TESTING and not is_strict
+
+
 def _demand(destination: Destination, secured: Secured | None, policy: Policy | None) -> Demand | None:
     """What one host must meet; None: it must not be used."""
     if secured is not None and secured.failure:
@@ -172,13 +185,15 @@ def _demand(destination: Destination, secured: Secured | None, policy: Policy | 
             return Demand(
                 TLSLevel.DANE, PolicyType.TLSA, secured.base, records, tuple(dict.fromkeys(names)), text=text
             )
+        if destination.requires_tls:
+            return Demand(TLSLevel.VERIFY, PolicyType.TLSA, secured.base, text=text)
         if destination.tls is not TLSLevel.DANE:
             return Demand(TLSLevel.ENCRYPT, PolicyType.TLSA, secured.base, text=text)
     if destination.tls is TLSLevel.DANE:
         return None
     if policy is None:
-        return Demand(TLSLevel.MAY)
-    is_testing = policy.mode is Mode.TESTING and destination.tls is not TLSLevel.MTASTS
+        return Demand(TLSLevel.VERIFY if destination.requires_tls else TLSLevel.MAY)
+    is_testing = is_lenient(policy, destination)
     return Demand(
         TLSLevel.VERIFY, PolicyType.STS, policy.domain, is_testing=is_testing, text=policy.lines(), mx=policy.mx
     )
@@ -200,6 +215,8 @@ def _key(destination: Destination, demands: dict[Place, Demand | None], policy: 
         parts.append(f"sts:{policy.domain}/{policy.id}/{policy.mode}")
     if destination.tls is not TLSLevel.BEST:
         parts.append(str(destination.tls))
+    if destination.requires_tls:
+        parts.append("REQUIRETLS")
     return "+".join(parts) or str(TLSLevel.MAY)
 
 

@@ -23,13 +23,13 @@ import ipaddress
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from posthof_crds.engine import HopKind, NextHop, TLSLevel
+from posthof_crds.engine import HopKind, NextHop
 from posthof_pod.model import Destination, DestinationKind, Host, Route
 from posthof_pod.replies import Failure, Permanent, Reply, Temporary
-from posthof_pod.resolve.demands import NOT_IN_POLICY, PUBLISHED, Demands, Place, left
+from posthof_pod.resolve.demands import NOT_IN_POLICY, PUBLISHED, Demands, Place, is_lenient, left
 from posthof_pod.resolve.follow import AliasLoop, Found, Lookup, find
 from posthof_pod.resolve.own import Own, has_route
-from posthof_pod.resolve.stspolicy import Mode, Policy
+from posthof_pod.resolve.stspolicy import Policy
 from posthof_pod.resolve.tlsa import TLSA
 from posthof_pod.resolve.wire import BadName, Unanswered
 
@@ -138,7 +138,7 @@ class Resolver:
         outside = {target.name for rank in plan.ranks for target in rank if not policy.has(target.name)}
         for name in sorted(outside):
             self._outside_policy(policy, name)
-        if not outside or (policy.mode is Mode.TESTING and destination.tls is not TLSLevel.MTASTS):
+        if not outside or is_lenient(policy, destination):
             return plan
         ranks = (tuple(target for target in rank if target.name not in outside) for rank in plan.ranks)
         kept = tuple(rank for rank in ranks if rank)
@@ -362,6 +362,8 @@ def site_key(destination: Destination, ranks: Sequence[Sequence[Target]], tls: s
     kind = "lmtp" if destination.kind is DestinationKind.LMTP else "smtp"
     egress = destination.egress
     parts = [f"{kind}://{names}{port}", f"tls={tls}"]
+    if destination.requires_tls and "REQUIRETLS" not in tls:
+        parts.append("REQUIRETLS")
     if destination.rule:
         parts.append(f"rule={destination.rule}")
     if egress.ipv4 or egress.ipv6 or egress.helo:

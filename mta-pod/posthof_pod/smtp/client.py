@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from posthof_crds.engine import TLSLevel
-from posthof_pod.model import Envelope, Notify, Outcome, Reason, Status
+from posthof_pod.model import Envelope, Notify, Outcome, Reason, Status, TLSWish
 from posthof_pod.smtp.data import dot_line
 from posthof_pod.smtp.extensions import HELO_ONLY, Extensions, parse_extensions
 from posthof_pod.smtp.replyline import Broken, PeerReply, enhanced_code
@@ -108,6 +108,8 @@ def _hello(hello: Hello) -> Dialogue:
 
 # --- MAIL, RCPT
 
+_REQUIRED = int(TLSWish.REQUIRED)
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -127,6 +129,8 @@ def envelope_commands(
         mail += parameter
     if smtputf8:
         mail += b" SMTPUTF8"
+    if envelope.tls_wish == _REQUIRED and offer.requiretls:
+        mail += b" REQUIRETLS"
     if offer.dsn:
         if envelope.ret:
             mail += b" RET=" + envelope.ret.encode("ascii", "replace")

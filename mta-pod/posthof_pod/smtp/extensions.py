@@ -27,6 +27,7 @@ class Extensions:
     binary: bool = False
     enhanced: bool = False
     starttls: bool = False
+    requiretls: bool = False
     has_size: bool = False
     size: int = 0  # the largest message in bytes; 0: none named
     mechanisms: frozenset[str] = frozenset()  # AUTH, upper case
@@ -46,6 +47,7 @@ _FLAGS = {
     "BINARYMIME": "binary",
     "ENHANCEDSTATUSCODES": "enhanced",
     "STARTTLS": "starttls",
+    "REQUIRETLS": "requiretls",
 }
 _LIMITS = {"MAILMAX": "mail_max", "RCPTMAX": "rcpt_max", "RCPTDOMAINMAX": "rcpt_domain_max"}
 

@@ -48,6 +48,7 @@ class MailParameters(msgspec.Struct, frozen=True, gc=False):
     smtputf8: bool = False
     ret: str = ""  # "FULL", "HDRS", "" = not given
     envid: str = ""  # xtext decoded
+    requiretls: bool = False  # RFC 8689
 
 
 class RecipientParameters(NamedTuple):
@@ -239,7 +240,7 @@ def _parameters(text: str, at: int) -> dict[str, str | None]:
 def _mail_parameters(found: dict[str, str | None]) -> MailParameters:
     if not found:
         return NO_MAIL_PARAMETERS
-    size, body, smtputf8, ret, envid = 0, Body.SEVENBIT, False, "", ""
+    size, body, smtputf8, ret, envid, requiretls = 0, Body.SEVENBIT, False, "", "", False
     for keyword, value in found.items():
         if keyword == "SIZE":
             size = _size(value)
@@ -255,12 +256,16 @@ def _mail_parameters(found: dict[str, str | None]) -> MailParameters:
                 raise Malformed(501, "5.5.4", "RET is FULL or HDRS")
         elif keyword == "ENVID":
             envid = _envid(value)
+        elif keyword == "REQUIRETLS":
+            if value is not None:
+                raise Malformed(501, "5.5.4", "REQUIRETLS takes no value")
+            requiretls = True
         elif keyword == "AUTH":  # RFC 4954 section 5; whom the client vouches for we do not believe: as if AUTH=<>
             if not value or (value != "<>" and _octets_of_xtext(value) is None):
                 raise Malformed(501, "5.5.4", "AUTH is <> or an address as xtext")
         else:
             raise Malformed(555, "5.5.4", f"MAIL does not know the parameter {keyword}")
-    return MailParameters(size, body, smtputf8, ret, envid)
+    return MailParameters(size, body, smtputf8, ret, envid, requiretls)
 
 
 def _size(value: str | None) -> int:

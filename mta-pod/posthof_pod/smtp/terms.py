@@ -1,7 +1,7 @@
 """What a listener offers its clients, compiled once per configuration: limits, and replies as octets.
 
-Owns: the words of EHLO (RFC 5321 4.1.1.1, RFC 1870, 2034, 2920, 3030, 3207, 3461, 4954, 6152, 6531, 9422) and the
-greeting.
+Owns: the words of EHLO (RFC 5321 4.1.1.1, RFC 1870, 2034, 2920, 3030, 3207, 3461, 4954, 6152, 6531, 8689, 9422) and
+the greeting.
 """
 
 from __future__ import annotations
@@ -67,6 +67,7 @@ class Terms:
         self.mechanisms = frozenset(listener.mechanisms) if self.needs_login else frozenset()
         secure = [hostname, *words]
         plain = [*secure, "STARTTLS"] if self.has_starttls else [*secure]
+        secure.append("REQUIRETLS")  # RFC 8689 section 2: never in the clear
         if self.mechanisms:  # RFC 4954; never in the clear
             secure.insert(1, "AUTH " + " ".join(listener.mechanisms))
         self._ehlo = {
