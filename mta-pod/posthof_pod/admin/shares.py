@@ -6,6 +6,8 @@ Rules of this file
 - What a pod uses is written beside its state, with a young date while it hears of the fleet: a container that begins
   again goes on with it for as long as nobody else can have taken it, also with the API server away. A pod that has
   nothing yet sends nothing and lets nobody in: it is not ready.
+- A pod that begins and never hears of the fleet takes a STRANGERth of every limit after a while, so that mail flows
+  where the API server is away from the start. This is the one case in which shares may add up to more than a limit.
 """
 
 from __future__ import annotations
@@ -21,9 +23,11 @@ from posthof_pod.admin.crew import Crew
 from posthof_pod.members import SHARE, Members
 from posthof_pod.observe.events import Events
 from posthof_pod.schedule.shares import Shares
-from posthof_pod.schedule.slices import NOTHING, Slice
+from posthof_pod.schedule.slices import NOTHING, WHOLE, Slice
 
 FILE = "share"  # in the state folder: what this pod uses
+STRANGER = 16
+UNHEARD = 10.0  # seconds from the start
 YOUNG = 15.0  # seconds a pod's own note counts; others wait for 20 and GONE before they take what it had
 REFRESH = 5.0  # seconds between two looks at the note's date
 
@@ -46,6 +50,8 @@ class Sharing:
         self._members = Members(own=own)
         self._heard = asyncio.Event()
         self._refreshed = float("-inf")
+        self._began = clock()
+        self._has_heard = False
         crew.slice = self._earlier()
         self.shares = Shares(own, crew.ports.copies, os.urandom(6).hex(), use=crew.slice)
 
@@ -71,8 +77,11 @@ class Sharing:
 
     async def step(self) -> None:
         """Decide with what is known now, and do it."""
-        shares = self.shares
-        shares.decide(self._members, self._clock())
+        shares, now = self.shares, self._clock()
+        self._has_heard = self._has_heard or self._members.known
+        if not self._has_heard and not shares.use.width and now - self._began >= UNHEARD:
+            shares.use = WHOLE.part(int.from_bytes(os.urandom(1)) % STRANGER, 1, STRANGER)
+        shares.decide(self._members, now)
         if shares.use != self._crew.slice:
             use, before = shares.use, self._crew.slice
             self._write(use.common(before))
@@ -84,8 +93,8 @@ class Sharing:
             shares.confirmed(shares.use)
         if shares.claim:
             self._annotate({SHARE: shares.claim})
-        if self._members.known and self._clock() - self._refreshed >= REFRESH:
-            self._refreshed = self._clock()
+        if self._members.known and now - self._refreshed >= REFRESH:
+            self._refreshed = now
             self._write(shares.use)
 
     def _earlier(self) -> Slice:
