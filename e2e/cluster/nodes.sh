@@ -44,7 +44,7 @@ X
 
 start_volumes() {
   kubectl apply -f "$HERE/classes.yaml" >/dev/null
-  spawn node-a volumes python3 "$HERE/volumes.py" "$RUN/admin.kubeconfig" "$RUN/volumes"
+  spawn node-a volumes python3 "$HERE/volumes.py" "$RUN/admin.kubeconfig" "$RUN/volumes" "$(shared_root)"
 }
 
 cgroup() { echo "posthof-$NAME-$1"; }

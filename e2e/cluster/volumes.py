@@ -1,8 +1,8 @@
-"""Give every claim of the cluster's own storage classes a folder: `volumes.py KUBECONFIG FOLDER`.
+"""Give every claim of the cluster's own storage classes a folder: `volumes.py KUBECONFIG FOLDER SHARED`.
 
 The cluster has no storage driver. This one process plays the part: for a pending claim of a StorageClass whose
-provisioner is `posthof.dev/folder` it makes FOLDER/<namespace>-<claim>-<uid> and a hostPath volume of that name,
-bound to the claim; when a volume whose policy is Delete is released, both go away. hostPath is not chowned for a
+provisioner is `posthof.dev/folder` it makes FOLDER/<namespace>-<claim>-<uid> (below SHARED, which every node mounts,
+where the class says `shared: "true"`) and a hostPath volume of that name, bound to the claim; when a volume whose policy is Delete is released, both go away. hostPath is not chowned for a
 pod's fsGroup, so the folder belongs to 65532 from the start.
 
 Rules
@@ -77,20 +77,26 @@ def volume(claim: Object, folder: Path, policy: str) -> Object:
     }
 
 
-def provide(api: Api, root: Path) -> str:
+def provide(api: Api, root: Path, shared: Path) -> str:
     """One pass over all claims and volumes. The version of the claims that were seen."""
     classes = {
-        each["metadata"]["name"]: each.get("reclaimPolicy", "Delete")
+        each["metadata"]["name"]: (
+            each.get("reclaimPolicy", "Delete"),
+            shared if (each.get("parameters") or {}).get("shared") == "true" else root,
+        )
         for each in api.list("/apis/storage.k8s.io/v1/storageclasses")[0]
         if each["provisioner"] == PROVISIONER
     }
     volumes = {each["metadata"]["name"]: each for each in api.list("/api/v1/persistentvolumes")[0]}
     claims, version = api.list("/api/v1/persistentvolumeclaims")
     for claim in claims:
-        policy = classes.get(claim["spec"].get("storageClassName", ""))
-        if policy is None or claim["spec"].get("volumeName"):
+        known = classes.get(claim["spec"].get("storageClassName", ""))
+        if known is None or claim["spec"].get("volumeName"):
             continue
-        folder = root / f"{claim['metadata']['namespace']}-{claim['metadata']['name']}-{claim['metadata']['uid'][:8]}"
+        policy, place = known
+        folder = (
+            place / f"{claim['metadata']['namespace']}-{claim['metadata']['name']}-{claim['metadata']['uid'][:8]}"
+        )
         if folder.name not in volumes:
             folder.mkdir(parents=True, exist_ok=True)
             os.chown(folder, OWNER, OWNER)
@@ -101,15 +107,15 @@ def provide(api: Api, root: Path) -> str:
         ours = spec.get("storageClassName") in classes and spec["persistentVolumeReclaimPolicy"] == "Delete"
         if released and ours:
             api.call("DELETE", f"/api/v1/persistentvolumes/{name}").close()
-            shutil.rmtree(root / name, ignore_errors=True)
+            shutil.rmtree(classes[spec["storageClassName"]][1] / name, ignore_errors=True)
     return version
 
 
-def main(kubeconfig: str, folder: str) -> None:
+def main(kubeconfig: str, folder: str, shared: str) -> None:
     api = Api(Path(kubeconfig))
     while True:
         try:
-            version = provide(api, Path(folder))
+            version = provide(api, Path(folder), Path(shared))
             api.wait_for_change("/api/v1/persistentvolumeclaims", version)
         except (OSError, urllib.error.HTTPError, ValueError) as fault:  # the API server is away, or a claim just went
             print(f"{type(fault).__name__}: {fault}", file=sys.stderr, flush=True)
@@ -117,4 +123,4 @@ def main(kubeconfig: str, folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    main(sys.argv[1], sys.argv[2], sys.argv[3])

@@ -7,11 +7,13 @@ Rules
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from kit.api import Object
 
 VERSION = "posthof.dev/v1alpha1"
+SHARED_CLASS = os.environ.get("RWX_CLASS", "" if os.environ.get("KUBECONFIG") else "rwx")
 
 
 def merged(base: Object, more: Object) -> Object:
@@ -42,8 +44,10 @@ def mta(name: str = "edge", spec: Object | None = None, **meta: Any) -> Object:
 
 
 def on_many_nodes(name: str = "edge", replicas: int = 2, spec: Object | None = None) -> Object:
-    """Pods on both nodes."""
+    """Pods on both nodes, on a volume that both mount: of the class SHARED_CLASS names, else of the default one."""
     shared: Object = {"replicas": replicas, "spool": {"accessMode": "ReadWriteMany"}}
+    if SHARED_CLASS:
+        shared["spool"]["storageClassName"] = SHARED_CLASS
     return mta(name, merged(shared, spec or {}))
 
 

@@ -93,13 +93,14 @@ def everything(stage: Stage) -> dict[str, str]:
 
 
 def writes(stage: Stage) -> dict[str, int]:
-    """resource and verb -> writes the API server has served, of the kinds an operator writes for its users."""
+    """resource and verb -> writes the API server has served, of the kinds an operator writes for its users. The status
+    of what is not ours is written by Kubernetes' own controllers."""
     text = stage.api.call("GET", "/metrics").decode()
     found: dict[str, int] = {}
     for labels, count in re.findall(r"^apiserver_request_total\{(.*?)\} (\S+)$", text, re.MULTILINE):
         of = dict(re.findall(r'(\w+)="(.*?)"', labels))
-        ours = of["group"] == "posthof.dev" or of["resource"] in ("secrets", "deployments", "services", "roles")
-        if ours and of["verb"] in ("POST", "PUT", "PATCH", "APPLY", "DELETE"):
+        made = of["resource"] in ("secrets", "deployments", "services", "roles") and not of["subresource"]
+        if (of["group"] == "posthof.dev" or made) and of["verb"] in ("POST", "PUT", "PATCH", "APPLY", "DELETE"):
             key = f"{of['verb']} {of['resource']}/{of['subresource']}"
             found[key] = found.get(key, 0) + int(float(count))
     return found
