@@ -2,8 +2,9 @@
 
 The cluster has no storage driver. This one process plays the part: for a pending claim of a StorageClass whose
 provisioner is `posthof.dev/folder` it makes FOLDER/<namespace>-<claim>-<uid> (below SHARED, which every node mounts,
-where the class says `shared: "true"`) and a hostPath volume of that name, bound to the claim; when a volume whose policy is Delete is released, both go away. hostPath is not chowned for a
-pod's fsGroup, so the folder belongs to 65532 from the start.
+where the class says `shared: "true"`) and a hostPath volume of that name, bound to the claim; when a
+volume whose policy is Delete is released, both go away. hostPath is not chowned for a pod's fsGroup, so the folder
+belongs to 65532 from the start.
 
 Rules
 - Standard library only: it runs with the machine's python3, before anything of the project is installed.

@@ -93,8 +93,8 @@ def everything(stage: Stage) -> dict[str, str]:
 
 
 def writes(stage: Stage) -> dict[str, int]:
-    """resource and verb -> writes the API server has served, of the kinds an operator writes for its users. The status
-    of what is not ours is written by Kubernetes' own controllers."""
+    """resource and verb -> writes the API server has served, of the kinds an operator writes for its users. Status of
+    what is not ours is written by Kubernetes' own controllers."""
     text = stage.api.call("GET", "/metrics").decode()
     found: dict[str, int] = {}
     for labels, count in re.findall(r"^apiserver_request_total\{(.*?)\} (\S+)$", text, re.MULTILINE):
