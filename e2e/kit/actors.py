@@ -110,9 +110,9 @@ class Sink(Actor):
     def has(self, key: str) -> bool:
         return bool(self.mails(key))
 
-    def answers(self, reply: str = "", connect: str = "") -> None:
-        """From now on, to the end of data or to connections. "" is a yes."""
-        self.ask("set", reply=reply, connect=connect)
+    def answers(self, reply: str = "", connect: str = "", wait: float = 0.0) -> None:
+        """From now on, to the end of data (after `wait` seconds) or to connections. "" is a yes."""
+        self.ask("set", reply=reply, connect=connect, wait=wait)
 
 
 class Traffic(Actor):

@@ -17,6 +17,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 FOLDERS = {
     "first-mail": ["first-mail"],
     "cluster-relay": ["cluster-relay"],
+    "bulk": ["bulk"],
     "inbound-gateway": ["inbound-gateway/domains.yaml", "inbound-gateway/cluster"],
 }
 

@@ -2,7 +2,8 @@
 
     /seen            {"count": mails, "again": {id: times more than once}, "ids": [...]}
     /mails?id=...    what is known of one mail: envelope, size, when, header, and each time it came
-    /set?reply=...   answer each end of data with this ("" is 250); ?connect=421 ... answers connections so
+    /set?reply=...   answer each end of data with this ("" is 250), after ?wait= seconds; ?connect=421 ... answers
+                     connections so
     /forget
 
 A mail's id is its X-Id field, or its Message-ID.
@@ -22,6 +23,7 @@ class Sink:
         self.mails: dict[str, list[dict[str, Any]]] = {}
         self.reply = ""
         self.greeting = ""
+        self.wait = 0.0
         self.sessions = 0
 
     async def session(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -52,6 +54,8 @@ class Sink:
             elif verb == b"DATA":
                 writer.write(b"354 go on\r\n")
                 content = await _content(reader)
+                if self.wait:
+                    await asyncio.sleep(self.wait)
                 reply = self.reply.encode() or b"250 kept"
                 if reply.startswith(b"2"):
                     self.keep(peer, sender, recipients, content)
@@ -94,6 +98,7 @@ class Sink:
     async def set(self, query: Query) -> object:
         self.reply = query.get("reply", [""])[0]
         self.greeting = query.get("connect", [""])[0]
+        self.wait = float(query.get("wait", ["0"])[0])
         return {}
 
     async def forget(self, _query: Query) -> object:
