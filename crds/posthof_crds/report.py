@@ -29,11 +29,41 @@ class QueueCounts(Told, frozen=True, kw_only=True):
     oldest_ready_seconds: float = 0.0  # age of the oldest mail that waits for nothing but its turn; 0: there is none
 
 
+class VolumeNumbers(Told, frozen=True, kw_only=True):
+    """What the pod's probe measured at its start."""
+
+    file_system: str = ""
+    sync_median_seconds: float = 0.0
+    sync_p99_seconds: float = 0.0
+    folder_sync_p99_seconds: float = 0.0
+    clock_offset_seconds: float = 0.0  # the volume's clock minus the pod's
+    visible_seconds: float | None = None  # until this pod saw what another had synced; None: there was no other
+    free_inodes: int = -1  # -1: the file system does not count them
+    warnings: tuple[str, ...] = ()
+
+
 class SpoolState(Told, frozen=True, kw_only=True):
     healthy: bool = True
     reason: str = ""  # why not: a sentence for people
+    refused: bool = False  # the volume breaks a promise, and this pod does not use it
     used_bytes: int = 0
     free_bytes: int = 0
+    volume: VolumeNumbers | None = None
+
+
+class TakeOver(Told, frozen=True, kw_only=True):
+    """What this pod took over from one worker."""
+
+    id: str  # the same in every report that tells of it
+    worker: str
+    pod: str = ""  # where that worker ran; "": nobody knows any more
+    lanes: tuple[str, ...] = ()  # names, of the first few
+    count: int = 0  # of lanes
+    messages: int = 0
+    possible_duplicates: int = 0  # recipients that may get theirs twice
+    seconds: float = 0.0  # from the first lane to the last
+    freed: bool = False  # it gave its lanes away: a stop, a drain
+    at: float = 0.0
 
 
 class Load(Told, frozen=True, kw_only=True):
@@ -75,6 +105,7 @@ class Report(Told, frozen=True, kw_only=True):
     spool: SpoolState = SpoolState()
     load: Load | None = None  # None: a pod of an older version, or one that has no workers yet
     clients: ClientCounts | None = None
+    take_overs: tuple[TakeOver, ...] = ()  # of late, oldest first
     uptime_seconds: float = 0.0
 
 

@@ -414,6 +414,8 @@ class Worker:
         events = self.events
         if name == "fenced":
             events.spool_fenced(f"fenced: {_words(fields)}")
+            if dots := int(str(fields.get("dots", 0))):
+                events.possible_duplicates(dots, "DotsOfFenced", "")
             self._end(FENCED)
         elif name == "adopted":
             events.lane_adopted(
@@ -421,7 +423,12 @@ class Worker:
                 str(fields.get("old", "")),
                 int(str(fields.get("messages", 0))),
                 float(str(fields.get("seconds", 0.0))),
+                int(str(fields.get("possible_duplicates", 0))),
             )
+            self.channel.tell("adopted", fields)
+        elif name == "possible_duplicates":
+            count, reason, lane = (str(fields.get(one, "")) for one in ("count", "reason", "lane"))
+            events.possible_duplicates(int(count), reason, lane)
         elif name == "offered":
             events.lane_freed(str(fields.get("lane")), int(str(fields.get("messages", 0))))
         elif name in ("damaged", "unreadable", "set_aside", "torn"):

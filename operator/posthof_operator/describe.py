@@ -112,6 +112,10 @@ def spool(look: Look) -> Said:
     if phase != "Bound":
         text = f"PersistentVolumeClaim {name} is not bound. `kubectl describe pvc {name}` says what it waits for."
         return said(type_, False, Reason.CLAIM_PENDING, text)
+    refusing = [one for one in look.reports.values() if one.spool.refused]
+    if refusing:
+        text = f"Pod {refusing[0].pod} does not use the volume: {_sentence(refusing[0].spool.reason)}"
+        return said(type_, False, Reason.VOLUME_REFUSED, text)
     failing = [one for one in look.reports.values() if not one.spool.healthy and not _starts(one)]
     if failing:
         return said(type_, False, Reason.SPOOL_FAILING, f"Pod {failing[0].pod}: {_sentence(failing[0].spool.reason)}")
@@ -119,8 +123,32 @@ def spool(look: Look) -> Said:
         return Said(type_, "Unknown", Reason.NO_REPORTS, "No pod has reported yet.")
     if look.plan.placement.is_one_node:
         modes = ", ".join(seen.claim["spec"].get("accessModes", ()))
-        return said(type_, True, Reason.ONE_NODE_ONLY, f"The claim is {modes}; all pods run on one node.")
-    return said(type_, True, Reason.SPOOL_HEALTHY, "Every pod can write to the spool.")
+        text = f"The claim is {modes}; all pods run on one node.{_measured(look)}"
+        return said(type_, True, Reason.ONE_NODE_ONLY, text)
+    return said(type_, True, Reason.SPOOL_HEALTHY, f"Every pod can write to the spool.{_measured(look)}")
+
+
+def _measured(look: Look) -> str:
+    """What the pods measured at their starts: the slowest of them, and what they warn of."""
+    found = [one.spool.volume for one in look.reports.values() if one.spool.volume is not None]
+    if not found:
+        return ""
+    slowest = max(found, key=lambda one: one.sync_p99_seconds)
+    clock = max((one.clock_offset_seconds for one in found), key=abs)
+    text = (
+        f" It is {slowest.file_system or 'an unknown file system'}; a sync takes "
+        f"{_milliseconds(slowest.sync_median_seconds)}, 99% under {_milliseconds(slowest.sync_p99_seconds)}; "
+        f"its clock is {clock:+.1f} s from the pods'"
+    )
+    seen = [one.visible_seconds for one in found if one.visible_seconds is not None]
+    if seen:
+        text += f"; what one pod writes another sees within {_milliseconds(max(seen))}"
+    warnings = dict.fromkeys(warning for one in found for warning in one.warnings)
+    return f"{text}.{''.join(f' {_sentence(one)}' for one in warnings)}"
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:.1f} ms"
 
 
 def certificates(look: Look) -> Said:

@@ -26,6 +26,7 @@ from posthof_operator.scale.scaler import EVERY, Scaler
 from posthof_operator.sharing import share, share_reports, share_selections, withdraw
 from posthof_operator.snapshot import Looker, Seen
 from posthof_operator.store import Store
+from posthof_operator.takeovers import TakeOvers
 from posthof_operator.telling import tell
 from posthof_operator.world import Requeue, World
 
@@ -51,6 +52,7 @@ class MTARoom:
         self._pace = pace
         self._looker, self._applier, self._reporters = Looker(), Applier(), reporters
         self._scaler = Scaler()
+        self._take_overs = TakeOvers()
         self._assemblies = Assemblies(store, Parts(store))
 
     async def reconcile(self, key: Key, world: World) -> Requeue | None:
@@ -77,6 +79,7 @@ class MTARoom:
         )
         says = describe.describe(look)  # how it is; pure
         await tell(world, mta, says, columns.fields(look, says), VOICE)
+        await self._take_overs.tell(world, key, seen.uid, reports.values())  # what pods took from others: Events
         await self._finalize(world, look)  # hold it, or let it go, where mail is delivered or deleted first
         return when(look, says, self._pace)
 

@@ -15,7 +15,7 @@ import msgspec
 from aiohttp import web
 
 from kit.fakeapi import FakeApi
-from posthof_crds.report import ClientCounts, Load, QueueCounts, Report, ServedCertificate, SpoolState
+from posthof_crds.report import ClientCounts, Load, QueueCounts, Report, ServedCertificate, SpoolState, TakeOver
 from posthof_crds.shards import Incomplete, revision_of
 
 
@@ -29,6 +29,7 @@ class FakePods:
         self.queue: dict[str, QueueCounts] = {}
         self.spool: dict[str, SpoolState] = {}
         self.load: dict[str, Load] = {}
+        self.take_overs: dict[str, tuple[TakeOver, ...]] = {}
         self.certificates: dict[str, ServedCertificate] = {}
         self.clients: ClientCounts | None = None
         self.silent: set[str] = set()
@@ -100,6 +101,7 @@ class FakePods:
             queue=self.queue.get(pod, QueueCounts()),
             spool=self.spool.get(pod, SpoolState()),
             load=self.load.get(pod, Load()),
+            take_overs=self.take_overs.get(pod, ()),
             certificates=self.certificates,
             clients=self.clients,
         )

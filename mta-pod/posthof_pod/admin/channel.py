@@ -23,6 +23,7 @@ What is said
                   ask  trace.search {"wanted", "limit"} -> list[bytes], JSON lines
   to the supervisor
                   tell hello    {"spool": worker id in the spool}
+                  tell adopted  Adopted (takeovers.py): a lane that was another's is this worker's
                   tell ready    {}: it listens and delivers
                 tell stats    dict[str, number]: its last, before it ends
 
@@ -100,6 +101,7 @@ class WorkerStart(msgspec.Struct, frozen=True):
     pod: str = ""  # whose Lease speaks for it; "" on one machine
     proofs: str = ""  # in a pod: the folder with the lock files of its workers
     share: tuple[int, int] = (0, 1 << 40)  # of the limits, until it is told another (schedule/slices.py); all of them
+    most: int = 1_500_000  # live messages that fit into its memory: it takes over no more
 
     @classmethod
     def from_argv(cls) -> WorkerStart:

@@ -84,6 +84,7 @@ class Crew:
         self.pod = self.proofs = ""  # for the workers' starts: see WorkerStart
         self.on_change: Callable[[WorkerProcess], object] = lambda worker: None  # it has a name, or is gone
         self.meter = Meter()
+        self.on_adopted: Callable[[object], object] = lambda told: None  # a worker took a lane over
         self._was_ready: set[int] = set()
         self._departed: Stats = {}
         self._tasks: set[asyncio.Future[None]] = set()
@@ -121,6 +122,7 @@ class Crew:
             share=self._part(seat),
             most=messages_most(len(self.seats)),
             on_hello=self.on_change,
+            on_adopted=self.on_adopted,
             on_ready=self._on_ready,
             on_dead=lambda worker: self._on_dead(seat, worker),
             on_error=self.events.internal_error,

@@ -17,10 +17,13 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
 from posthof_pod.admin.channel import ChannelClosed, Refused
 from posthof_pod.admin.crew import Crew
 from posthof_pod.admin.process import State, WorkerProcess
 from posthof_pod.admin.shares import Sharing
+from posthof_pod.admin.takeovers import Adopted, TakeOvers
 from posthof_pod.members import Members, alone
 from posthof_pod.observe.events import Events
 
@@ -33,6 +36,7 @@ HANGS = 10.0  # seconds until a worker that hangs alone is killed
 ASK = 1.0  # seconds a worker has to say when it looked last
 SLEPT = 10.0  # seconds between two looks that nothing but a stopped process explains
 LASTING = 30.0  # seconds until trouble with the Leases is told to the operator
+TOLD_EVERY = 1.0  # seconds
 PROOFS = "workers"  # folder in the state folder: lock files of this pod's workers
 
 
@@ -59,6 +63,12 @@ class Fleet:
         self.members = Members()
         self._crew, self._events, self._clock = crew, events, clock
         self._proofs, self._spool = proofs, spool
+        self.take_overs = TakeOvers(
+            home.me.pod if home is not None else "",
+            on_told=events.taken_over,
+            pod_of=self._pod_of,
+            is_alive=self._is_alive,
+        )
         self._leases: Leases | None = None
         self._sharing: Sharing | None = None
         self._looked_at: float | None = None
@@ -94,6 +104,7 @@ class Fleet:
     def begin(self) -> None:
         """Before the first worker."""
         self._crew.on_change = self._changed
+        self._crew.on_adopted = self._adopted
         if self._leases is None:
             self.members = alone(self._crew.ports.copies)
             self._crew.know_members(self.members)
@@ -101,9 +112,16 @@ class Fleet:
         self._leases.prove_ended(self._earlier())
 
     async def run(self) -> None:
-        """Keep the Lease and our share of the limits, until cancelled. Returns at once on one machine."""
+        """Keep the Lease and our share of the limits, and tell of take-overs, until cancelled."""
+        works = [self._keep("take-overs", self._tell_of_take_overs)]
         if self._leases is not None and self._sharing is not None:
-            await asyncio.gather(self._keep("leases", self._leases.run), self._keep("shares", self._sharing.run))
+            works += [self._keep("leases", self._leases.run), self._keep("shares", self._sharing.run)]
+        await asyncio.gather(*works)
+
+    async def _tell_of_take_overs(self) -> None:
+        while True:
+            self.take_overs.settle()
+            await asyncio.sleep(TOLD_EVERY)
 
     async def _keep(self, what: str, run: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -180,6 +198,17 @@ class Fleet:
             self._events.slept(now - last)
 
     # ------------------------------------------------------------------ the others
+
+    def _adopted(self, told: object) -> None:
+        self.take_overs.note(msgspec.convert(told, Adopted))
+
+    def _pod_of(self, worker: str) -> str:
+        return self._leases.pod_of(worker) if self._leases is not None else ""
+
+    def _is_alive(self, worker: str) -> bool:
+        """Whether it goes on: what it gave away was a share of its backlog."""
+        own = {one.spool_id for one in self._crew.workers}
+        return worker in own or (self._leases is not None and self._leases.names(worker))
 
     def _hear(self, told: Told) -> None:
         assert self._leases is not None

@@ -1,7 +1,7 @@
 """What comes before the first worker: everything that needs root or may fail, in one place, all problems at once.
 
-In this order: ports bound, folders made for `user`, root left, folders proven writable, state folder locked, pairs of
-the certificates made or read and proven. After `drop` there is no way back.
+In this order: ports bound, folders made for `user`, root left, folders proven writable, state folder locked, the
+spool's volume tried out, pairs of the certificates made or read and proven. After `drop` there is no way back.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from posthof_pod.admin.logins import Logins
 from posthof_pod.admin.sockets import BindFailed, Ports, has_ipv6
 from posthof_pod.config import egress
 from posthof_pod.resolve.own import is_local_address
+from posthof_pod.spool.probe import Findings, probe
 
 
 class CannotStart(Exception):
@@ -28,6 +29,10 @@ class CannotStart(Exception):
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = list(problems)
+
+
+class VolumeRefused(CannotStart):
+    """The spool's volume breaks a promise that mail rests on."""
 
 
 class Prepared:
@@ -55,6 +60,7 @@ class Prepared:
         self.http: list[socket.socket] = []
         self.public: list[socket.socket] = []
         self.lock = -1
+        self.volume: Findings
         self.keys = Keys(secrets, {})
         self.logins = Logins(Path(config.state_dir))
         self.keyring = KeyRing(Path(config.state_dir))
@@ -80,6 +86,7 @@ class Prepared:
             if problems := privileges.unusable(folders):
                 raise CannotStart(problems)
             self.lock = lock(Path(config.state_dir))
+            self.volume = probed(config.spool.path)
             pairs, self.complaints = certificates.usable(config, secrets, {})
             if self.complaints and not self.lenient:
                 raise certificates.Unusable(self.complaints)
@@ -113,6 +120,14 @@ class Prepared:
         if self.lock >= 0:
             os.close(self.lock)
             self.lock = -1
+
+
+def probed(path: str) -> Findings:
+    """What the spool's volume does. Raises VolumeRefused, OSError."""
+    found = probe(path)
+    if found.broken:
+        raise VolumeRefused([f"{path} cannot hold a spool ({found.file_system}): {one}" for one in found.broken])
+    return found
 
 
 def refuse_egress(config: EngineConfig) -> None:

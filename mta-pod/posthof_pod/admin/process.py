@@ -56,6 +56,7 @@ class WorkerProcess:
         share: tuple[int, int] = WHOLE,
         most: int = UNLIMITED,
         on_hello: Callable[[WorkerProcess], object],
+        on_adopted: Callable[[object], object] = lambda told: None,
         on_ready: Callable[[WorkerProcess], object],
         on_dead: Callable[[WorkerProcess], object],
         on_error: Callable[[str, BaseException], object],
@@ -74,6 +75,7 @@ class WorkerProcess:
         self.was_stuck = False
         self.is_given_up = False  # killed because it hung; it may take its time to end
         self.looked: float | None = None  # monotonic time of its last good look, as far as it told
+        self._on_adopted = on_adopted
         self._on_hello, self._on_ready, self._on_dead = on_hello, on_ready, on_dead
         self._loop = asyncio.get_running_loop()
         self.gone = asyncio.Event()
@@ -89,7 +91,9 @@ class WorkerProcess:
                 process_group=0,
             )
         self.channel = Channel(
-            ours, {"hello": self._hello, "ready": self._ready, "stats": self._last}, on_error=on_error
+            ours,
+            {"hello": self._hello, "ready": self._ready, "stats": self._last, "adopted": self._adopted},
+            on_error=on_error,
         )
         self._pidfd = os.pidfd_open(self.pid)
         self._loop.add_reader(self._pidfd, self._reap)
@@ -167,6 +171,10 @@ class WorkerProcess:
         if self.state is State.STARTING:
             self.state = State.READY
             self._on_ready(self)
+
+    async def _adopted(self, payload: object) -> None:
+        """It has taken a lane over."""
+        self._on_adopted(payload)
 
     async def _last(self, payload: Stats) -> None:
         """It is about to end: what it counted since it was asked last must not be lost."""

@@ -26,12 +26,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from aiohttp import web
 
 from posthof_crds import report as reports
-from posthof_crds.report import ClientCounts, QueueCounts, Report, SpoolState
+from posthof_crds.report import ClientCounts, QueueCounts, Report, SpoolState, VolumeNumbers
 from posthof_pod.admin import token
 from posthof_pod.admin.http import Handler, answer, installed_version, metrics_of
 from posthof_pod.admin.load import for_keda
 from posthof_pod.listen.seen import summed
 from posthof_pod.observe.metrics import Stats
+from posthof_pod.spool.probe import Findings
 
 if TYPE_CHECKING:
     from posthof_pod.admin.supervisor import Supervisor
@@ -54,6 +55,7 @@ class Front:
     def __init__(self, identity: Identity, house: Supervisor | None = None) -> None:
         self.identity, self.house = identity, house
         self.waiting = "the house begins"
+        self.is_volume_refused = False  # that is what it waits for
         self.desired = ""  # the newest revision that has arrived, as long as there is no house
         self._begun = time.monotonic()
 
@@ -84,6 +86,7 @@ class Front:
             version=installed_version(),
             desired=self.desired,
             refused=(self.waiting,),
+            spool=SpoolState(healthy=not self.is_volume_refused, reason=self.waiting, refused=self.is_volume_refused),
             uptime_seconds=round(time.monotonic() - self._begun, 1),
         )
 
@@ -105,7 +108,8 @@ async def report(house: Supervisor, identity: Identity) -> Report:
         sessions=int(stats.get('posthof_sessions_open{direction="in"}', 0)),
         certificates=served,
         queue=_queue(stats),
-        spool=_spool(stats, len(house.crew.ready)),
+        spool=_spool(stats, len(house.crew.ready), house),
+        take_overs=house.fleet.take_overs.recent,
         load=house.crew.load(stats) if house.crew.ready else None,
         clients=await _clients(house),
         uptime_seconds=round(time.monotonic() - house.started, 1),
@@ -140,7 +144,7 @@ def _queue(stats: Stats) -> QueueCounts:
     )
 
 
-def _spool(stats: Stats, workers: int) -> SpoolState:
+def _spool(stats: Stats, workers: int, house: Supervisor) -> SpoolState:
     reason = ""
     look = float(stats.get("posthof_spool_look_age_seconds", 0.0))
     if not workers:
@@ -151,11 +155,27 @@ def _spool(stats: Stats, workers: int) -> SpoolState:
         reason = f"the volume has not answered for {look:.0f} s"
     elif poisoned := int(stats.get("posthof_spool_poisoned_lanes", 0)):
         reason = f"{poisoned} lanes are set aside: three workers died over them (posthof spool check)"
+    elif trouble := house.fleet.trouble:
+        reason = f"{trouble}; peers may take its mail over, and it cannot tell who is dead"
     return SpoolState(
         healthy=not reason,
         reason=reason,
+        volume=_volume(house.volume),
         used_bytes=int(stats.get("posthof_spool_bytes", 0)),
         free_bytes=int(stats.get("posthof_spool_free_bytes", 0)),
+    )
+
+
+def _volume(found: Findings) -> VolumeNumbers:
+    return VolumeNumbers(
+        file_system=found.file_system,
+        sync_median_seconds=found.sync_median,
+        sync_p99_seconds=found.sync_p99,
+        folder_sync_p99_seconds=found.folder_p99,
+        clock_offset_seconds=found.clock_offset,
+        visible_seconds=found.visible,
+        free_inodes=found.free_inodes,
+        warnings=found.warnings,
     )
 
 

@@ -83,6 +83,7 @@ class Supervisor:
         self.crew: Crew
         self.fleet: Fleet
         self.ports = prepared.ports
+        self.volume = prepared.volume
         self._told: list[Address] = []
         self._prepared, self._source = prepared, source
         self._keys = prepared.keys

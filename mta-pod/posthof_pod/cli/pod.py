@@ -166,7 +166,7 @@ class _Pod:
                 await asyncio.wait_for(self._source.changed(), AGAIN)
 
     async def _try(self) -> tuple[Prepared | None, str]:
-        from posthof_pod.admin.prepare import CannotStart, Prepared
+        from posthof_pod.admin.prepare import CannotStart, Prepared, VolumeRefused
 
         if not self._source.has_looked:
             return None, "the configuration is being asked for"
@@ -184,7 +184,9 @@ class _Pod:
                 unlimited=UNLIMITED,
             )
         except CannotStart as error:
+            self._front.is_volume_refused = isinstance(error, VolumeRefused)
             return None, "; ".join(error.problems)
+        self._front.is_volume_refused = False
         prepared.complaints[:0] = compiled.complaints
         self._revision = compiled.revision
         return prepared, ""

@@ -1,6 +1,7 @@
 """`posthof spool check DIR` and `posthof spool dump DIR`: look into a spool without a worker.
+`posthof spool probe DIR [DIR2]`: try out what a volume promises.
 
-Both only read. While workers run they show a moment: what is torn may be about to be written.
+The first two only read. While workers run they show a moment: what is torn may be about to be written.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:  # the spool's modules are loaded when the command runs, not w
 def add_parser(subparsers: Subparsers) -> None:
     """`posthof spool ...`"""
     parser = subparsers.add_parser("spool", help="look into a spool: verify it, read its records")
-    what = parser.add_subparsers(dest="what", required=True, metavar="check|dump")
+    what = parser.add_subparsers(dest="what", required=True, metavar="check|dump|probe")
     check = what.add_parser("check", help="verify every record and every blob; say what a start would repair")
     check.add_argument("dir", type=Path, metavar="DIR", help="the spool's directory")
     dump = what.add_parser("dump", help="print records, one JSON object a line")
@@ -27,13 +28,20 @@ def add_parser(subparsers: Subparsers) -> None:
     dump.add_argument("--lane", default="", help="only this lane")
     dump.add_argument("--live", action="store_true", help="only the messages a start would bring back")
     dump.add_argument("--content", default="", metavar="ID", help="write the content of this live message instead")
+    probe = what.add_parser("probe", help="try out what a spool needs of a volume, and say how fast it is")
+    probe.add_argument(
+        "dir", type=Path, metavar="DIR", help="any folder of the volume; a folder is made in it, and goes"
+    )
+    probe.add_argument("other", type=Path, nargs="?", metavar="DIR2", help="the same folder through another mount")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Exit status: 0 sound, 1 damage was found, 2 it is no spool or cannot be read."""
+    """Exit status: 0 sound, 1 damage was found (probe: the volume is refused), 2 it is no spool or cannot be read."""
     from posthof_pod.spool import Damaged, Volume
 
+    if args.what == "probe":
+        return _probe(args.dir, args.other)
     if not (args.dir / "lanes").is_dir() or not (args.dir / "workers").is_dir():
         print(f"posthof: {args.dir} is not a spool: it has no lanes/ and workers/", file=sys.stderr)
         return 2
@@ -49,6 +57,19 @@ def run(args: argparse.Namespace) -> int:
     except OSError as error:
         print(f"posthof: {args.dir} cannot be read: {error}", file=sys.stderr)
         return 2
+
+
+def _probe(folder: Path, other: Path | None) -> int:
+    from posthof_pod.spool.probe import probe
+
+    try:
+        found = probe(folder, other)
+    except OSError as error:
+        print(f"posthof: {folder} cannot be used: {error}", file=sys.stderr)
+        return 2
+    for line in found.lines():
+        print(line)
+    return 1 if found.broken else 0
 
 
 def _check(volume: Volume) -> int:

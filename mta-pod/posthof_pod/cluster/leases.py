@@ -89,6 +89,7 @@ class Leases:
         self._counted = 0.0
         self._pods: dict[str, _Seen] = {}
         self._ended: dict[str, None] = {}
+        self._pods_of: dict[str, str] = {}  # worker -> pod, of all that were ever named
         self._members = Members(own=me.pod)
         self._troubles: dict[str, str] = {}
         self.renewals = 0
@@ -96,6 +97,14 @@ class Leases:
     @property
     def trouble(self) -> str:
         return "; ".join(self._troubles.values())
+
+    def pod_of(self, worker: str) -> str:
+        """Where a worker runs, or ran; "": no Lease was seen to name it."""
+        return self._pods_of.get(worker, "")
+
+    def names(self, worker: str) -> bool:
+        """Whether a Lease names it now."""
+        return any(worker in one.workers for one in self._pods.values())
 
     def annotate(self, annotations: Mapping[str, str]) -> None:
         """Put these into the Lease, soon; what is there already costs nothing."""
@@ -256,6 +265,7 @@ class Leases:
             annotations = lease.metadata.annotations or {}
             self._ended.update(dict.fromkeys(_names(annotations.get(ENDED, ""))))
             workers = _names(annotations.get(WORKERS, ""))
+            self._pods_of.update(dict.fromkeys(workers, name))
             pods[name] = _Seen(print_, changed, workers, annotations.get(SHARE, ""))
         self._pods = pods
         if self._uid and self._me.pod not in pods:  # somebody removed ours

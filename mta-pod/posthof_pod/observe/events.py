@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
+from posthof_crds.report import TakeOver
 from posthof_pod.model import Envelope, Outcome, Reason, Recipient, Status
 from posthof_pod.observe.line import (
     ERROR,
@@ -376,15 +377,43 @@ class Events:
 
     # ------------------------------------------------------------------ the spool
 
-    def lane_adopted(self, lane: str, owner: str, messages: int, seconds: float) -> None:
+    def lane_adopted(self, lane: str, owner: str, messages: int, seconds: float, duplicates: int = 0) -> None:
+        """`duplicates`: recipients that were tried and have no outcome; each is told of as `uncertain`."""
+        twice = f"; {duplicates} recipients may get theirs twice" if duplicates else ""
         self._house(
             "lane_adopted",
             "posthof_spool_adoptions_total",
             name=lane,
             count=messages,
             seconds=seconds,
-            detail=f"was held by {owner}",
+            detail=f"was held by {owner}{twice}",
         )
+
+    def taken_over(self, told: TakeOver) -> None:
+        """All lanes of one worker that this house took: once, when it is over."""
+        what = "gave its lanes free" if told.freed else "ended without freeing its lanes"
+        detail = (
+            f"{told.count} lanes of worker {told.worker}{f' of pod {told.pod}' if told.pod else ''}, which {what}"
+        )
+        if not told.freed:
+            detail += (
+                f"; {told.possible_duplicates} recipients were tried and have no outcome: they may get theirs twice "
+                f"(if this volume is a restored snapshot, all {told.messages} messages may be sent again)"
+            )
+        self._house(
+            "taken_over",
+            "posthof_spool_take_overs_total",
+            name=told.pod or told.worker,
+            count=told.messages,
+            seconds=told.seconds,
+            detail=detail,
+            level=INFO if told.freed else WARNING,
+        )
+
+    def possible_duplicates(self, count: int, reason: str, lane: str) -> None:
+        """So many recipients (dots, 451s) may lead to a second copy; the spool has counted them already. Those that a
+        replay finds are told of one by one: `uncertain`."""
+        self._house("possible_duplicates", "", name=lane, count=count, reason=reason, level=WARNING)
 
     def lane_freed(self, lane: str, messages: int) -> None:
         """Offered to the peers: a stop, or the sharing of a backlog."""

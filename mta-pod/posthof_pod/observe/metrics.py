@@ -52,6 +52,7 @@ METRICS: dict[str, Metric] = {
     "posthof_lease_renewals_total": Metric("counter", "Renewals of the pod's Lease."),
     "posthof_slept_total": Metric("counter", "Times the pod's processes were stopped for 10 s or more."),
     "posthof_spool_adoptions_total": Metric("counter", "Lanes taken over from dead or stopped workers."),
+    "posthof_spool_take_overs_total": Metric("counter", "Workers whose lanes this house took over."),
     "posthof_spool_damaged_total": Metric("counter", "Records or segments that cannot be read, set aside."),
     "posthof_spool_fenced_total": Metric("counter", "Times this worker found itself fenced."),
     "posthof_spool_full_total": Metric("counter", "Times the spool went over its limit: mail gets 452."),

@@ -66,6 +66,7 @@ class Taken(NamedTuple):
     lane: Lane
     found: Replay
     holder: str  # who had it
+    is_freed: bool  # it gave the lane away
     began: float  # monotonic
 
 
@@ -313,7 +314,7 @@ class Adopter:
             core.event("newer", lane=name)
             return None
         self._coming += len(read.found.messages)
-        return Taken(lane, read.found, holding.holder, began)
+        return Taken(lane, read.found, holding.holder, holding.is_free, began)
 
     def _claim_and_read(self, name: str, number: int, *, is_ours: bool) -> Steps[_Read | None]:
         """Steps 4 to 6 of a take-over. None: someone else was quicker."""
@@ -329,7 +330,7 @@ class Adopter:
     async def _bring_in(self, taken: Taken) -> None:
         """Put the messages of a lane that was read into the index and the schedule."""
         core = self._core
-        lane, found, old, began = taken
+        lane, found, old, is_freed, began = taken
         messages = len(found.messages)
         self._tell_damage(found)
         duplicates = await self._fill(lane, found)
@@ -341,6 +342,7 @@ class Adopter:
             messages=messages,
             seconds=core.monotonic() - began,
             possible_duplicates=duplicates,
+            is_freed=is_freed,
         )
         self._remove_orphans(lane, found)
         core.tidy(lane)

@@ -396,6 +396,7 @@ class Core:
         lane.drop(row)
         self.live -= 1
         self.counters.refused_after_append += 1
+        self.event("possible_duplicates", count=1, reason="RefusedAfterAppend", lane=lane.name)
         if has_blob and not self.journal.is_fenced:
             self.remove_blob(lane, number)
         if not future.done():

@@ -225,18 +225,29 @@ class Volume:
 
 def file_system(path: str, mounts: str = "/proc/self/mountinfo") -> str:
     """The type of the file system that holds `path` ("ext4", "nfs4", "fuse.juicefs"), "" when it cannot be told."""
+    return _mount(path, mounts)[0]
+
+
+def mount_options(path: str, mounts: str = "/proc/self/mountinfo") -> str:
+    """How the file system that holds `path` is mounted ("rw,relatime,vers=4.1"), "" when it cannot be told."""
+    return _mount(path, mounts)[1]
+
+
+def _mount(path: str, mounts: str) -> tuple[str, str]:
     try:
         with open(mounts, encoding="utf-8", errors="surrogateescape") as lines:
-            table = [line.split(" ") for line in lines]
+            table = [line.split() for line in lines]
     except OSError:
-        return ""
+        return "", ""
     path = os.path.realpath(path)
-    best, kind = -1, ""
+    best, kind, options = -1, "", ""
     for fields in table:
         point = fields[4].encode("utf-8", "surrogateescape").decode("unicode_escape")
         if (path == point or path.startswith(point.rstrip("/") + "/")) and len(point) >= best:
-            best, kind = len(point), fields[fields.index("-") + 1]
-    return kind
+            rest = fields[fields.index("-") + 1 :]
+            best, kind = len(point), rest[0]
+            options = ",".join(dict.fromkeys([*fields[5].split(","), *"".join(rest[2:3]).split(",")]))
+    return kind, options
 
 
 def is_network(path: str) -> bool:
