@@ -51,26 +51,27 @@ class Authority(NamedTuple):
     chain: tuple[x509.Certificate, ...]
 
 
-def self_signed(order: Order, now: float) -> Pair:
-    """A pair that vouches for itself."""
-    key = make_key(order.key)
+def self_signed(order: Order, now: float, *, key: bytes | None = None) -> Pair:
+    """A pair that vouches for itself, with this key (PEM) or a fresh one."""
+    key_ = _given(key) or make_key(order.key)
     subject = _subject(order.names)
-    builder = _leaf(order, key, now, now + order.duration).subject_name(subject).issuer_name(subject)
-    return _paired([builder.sign(key, hashes.SHA256())], key)
+    builder = _leaf(order, key_, now, now + order.duration).subject_name(subject).issuer_name(subject)
+    return _paired([builder.sign(key_, hashes.SHA256())], key_)
 
 
-def by_authority(order: Order, authority: Authority, now: float) -> Pair:
-    """A pair that the authority vouches for; it ends with the authority at the latest."""
-    key = make_key(order.key)
+def by_authority(order: Order, authority: Authority, now: float, *, key: bytes | None = None) -> Pair:
+    """A pair that the authority vouches for, with this key (PEM) or a fresh one; it ends with the authority at the
+    latest."""
+    key_ = _given(key) or make_key(order.key)
     ends = min(now + order.duration, authority.certificate.not_valid_after_utc.timestamp())
     issuer = authority.certificate
     builder = (
-        _leaf(order, key, now, ends)
+        _leaf(order, key_, now, ends)
         .subject_name(_subject(order.names))
         .issuer_name(issuer.subject)
         .add_extension(_key_id_of(issuer), critical=False)
     )
-    return _paired([builder.sign(authority.key, _digest_for(authority)), *authority.chain], key)
+    return _paired([builder.sign(authority.key, _digest_for(authority)), *authority.chain], key_)
 
 
 def make_authority(name: str, duration: float, now: float, key: KeyKind = ECDSA) -> Pair:
@@ -123,6 +124,14 @@ def read_authority(source: Pair, now: float) -> Authority:
     return Authority(chain[0], key, sent)
 
 
+def _given(key: bytes | None) -> PrivateKey | None:
+    if key is None:
+        return None
+    private = pair.private_key(key)
+    assert isinstance(private, PrivateKey), "a key of ours"
+    return private
+
+
 def make_key(kind: KeyKind) -> PrivateKey:
     """A fresh key."""
     if kind.algorithm == "RSA":
@@ -137,8 +146,8 @@ def pem_key(kind: KeyKind) -> bytes:
 
 def request(names: Sequence[str], key: bytes) -> bytes:
     """A request for a certificate (PKCS #10, PEM) that asks for these names, signed with the key (PEM)."""
-    private = pair.private_key(key)
-    assert isinstance(private, PrivateKey), "a key of ours"
+    private = _given(key)
+    assert private is not None
     builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
     wanted = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
     signed = builder.add_extension(wanted, critical=False).sign(private, hashes.SHA256())

@@ -9,6 +9,7 @@ Sources: RFC 5280 (chains, dates), RFC 9525 (names; a wildcard stands for exactl
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import warnings
 from collections.abc import Iterable, Sequence
@@ -138,6 +139,16 @@ def names_of(certificate: x509.Certificate) -> tuple[str, ...]:
     return tuple(name.lower().rstrip(".") for name in extension.value.get_values_for_type(x509.DNSName))
 
 
+def kind_of(key: bytes) -> tuple[str, int]:
+    """Algorithm and bits of a private key (PEM). Raises BadPair."""
+    return _kind_of(private_key(key).public_key())
+
+
+def pin(key: bytes) -> str:
+    """SHA-256 of the public half (SPKI), hex: what a TLSA record 3 1 1 holds (RFC 6698 2.1). Raises BadPair."""
+    return hashlib.sha256(_public_bytes(private_key(key).public_key())).hexdigest()
+
+
 def check_dates(facts: Facts, now: float) -> None:
     """Raises BadPair outside the certificate's time. An hour before its begin is forgiven: clocks differ."""
     if now >= facts.not_after:
@@ -197,6 +208,11 @@ def fingerprint(certificate: x509.Certificate) -> str:
 def time_text(moment: float) -> str:
     """Unix seconds -> RFC 3339 in UTC, as Kubernetes writes times."""
     return datetime.fromtimestamp(int(moment), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def unix_time(text: str) -> float:
+    """What `time_text` wrote. ValueError: it did not."""
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
 
 
 def some(names: Sequence[str], limit: int = 5) -> str:

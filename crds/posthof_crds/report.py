@@ -89,6 +89,14 @@ class ClientCounts(Told, frozen=True, kw_only=True):
     addresses: tuple[str, ...] = ()  # those most seen, at most 16
 
 
+class AccountUse(Told, frozen=True, kw_only=True):
+    """What one SMTPCredential did lately, in the whole fleet as far as this pod knows."""
+
+    last_used: float = 0.0
+    messages: int = 0  # today, UTC
+    held: str = ""  # why its mail is held, for people; "": it is not
+
+
 class Report(Told, frozen=True, kw_only=True):
     pod: str
     node: str = ""
@@ -101,10 +109,12 @@ class Report(Told, frozen=True, kw_only=True):
     workers: int = 0
     sessions: int = 0
     certificates: dict[str, ServedCertificate] = {}  # by TLSCert
+    challenges: tuple[str, ...] = ()  # TLSCerts for which it answers an ACME server over HTTP
     queue: QueueCounts = QueueCounts()
     spool: SpoolState = SpoolState()
     load: Load | None = None  # None: a pod of an older version, or one that has no workers yet
     clients: ClientCounts | None = None
+    accounts: dict[str, AccountUse] = {}  # by SMTPCredential, "namespace/name"
     take_overs: tuple[TakeOver, ...] = ()  # of late, oldest first
     uptime_seconds: float = 0.0
 

@@ -43,6 +43,7 @@ class Desired:
     token: str = ""
     has_pod_monitors: bool = False
     has_keda: bool = False
+    web: tuple[int, ...] = ()  # ports of the public Service where pods answer over HTTP: an ACME server's questions
     is_draining: bool = False  # it is being deleted, and pods deliver what is left
 
     @property

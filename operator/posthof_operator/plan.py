@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from posthof_crds.engine import EngineConfig
 from posthof_crds.shards import TooLarge, key_shards
 from posthof_operator import children
 from posthof_operator.desired import Desired, needs_restart
@@ -58,6 +59,7 @@ def decide(seen: Seen, settings: Settings, *, count: int | None = None) -> Plan:
         token=seen.token,
         has_pod_monitors=seen.has_pod_monitors,
         has_keda=seen.has_keda,
+        web=web_ports(config),
         is_draining=seen.is_deleting,
     )
     made = tuple(children.build(want))
@@ -68,6 +70,11 @@ def decide(seen: Seen, settings: Settings, *, count: int | None = None) -> Plan:
         leftovers=leftovers(seen, want, made, are_keys_known=bool(keys)),
         too_large=too_large,
     )
+
+
+def web_ports(config: EngineConfig) -> tuple[int, ...]:
+    """Where the world asks something else than mail."""
+    return tuple(sorted({one.http01_port for one in config.certificates.values() if one.http01_port}))
 
 
 def leftovers(seen: Seen, want: Desired, made: tuple[Raw, ...], *, are_keys_known: bool = True) -> tuple[Key, ...]:

@@ -47,6 +47,8 @@ _ALL = (
     Resource(GROUP, "v1alpha1", "maildomains", "MailDomain"),
     Resource(GROUP, "v1alpha1", "relaypolicies", "RelayPolicy"),
     Resource(GROUP, "v1alpha1", "accesspolicies", "AccessPolicy"),
+    Resource(GROUP, "v1alpha1", "smtpcredentials", "SMTPCredential"),
+    Resource(GROUP, "v1alpha1", "dkimkeys", "DKIMKey"),
     Resource(GROUP, "v1alpha1", "tlscerts", "TLSCert"),
     Resource("", "v1", "namespaces", "Namespace", is_namespaced=False),
     Resource("", "v1", "nodes", "Node", is_namespaced=False),
@@ -69,6 +71,13 @@ _ALL = (
     Resource("cert-manager.io", "v1", "certificates", "Certificate"),
     Resource("externaldns.k8s.io", "v1alpha1", "dnsendpoints", "DNSEndpoint"),
     Resource(
+        "certificates.k8s.io",
+        "v1",
+        "certificatesigningrequests",
+        "CertificateSigningRequest",
+        is_namespaced=False,
+    ),
+    Resource(
         "admissionregistration.k8s.io",
         "v1",
         "validatingwebhookconfigurations",
@@ -78,7 +87,7 @@ _ALL = (
 )
 
 RESOURCES = {resource.kind: resource for resource in _ALL}
-OURS = ("MTA", "MailDomain", "RelayPolicy", "AccessPolicy", "TLSCert")
+OURS = ("MTA", "MailDomain", "RelayPolicy", "AccessPolicy", "SMTPCredential", "DKIMKey", "TLSCert")
 
 
 class Key(NamedTuple):

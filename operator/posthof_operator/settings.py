@@ -30,6 +30,9 @@ class Settings:
     resolver: tuple[str, ...] = ()
     """POSTHOF_RESOLVER: address or address@port, a list with commas; empty: the system's."""
 
+    dns_port: int = 53
+    """POSTHOF_DNS_PORT: where authoritative servers are asked whether they show a record; another one is for tests."""
+
     webhook_service: str = ""
     """POSTHOF_WEBHOOK_SERVICE: the Service in front of the webhook's pods; empty: there is no webhook."""
 
@@ -71,6 +74,7 @@ def from_environment(environment: Mapping[str, str] = os.environ, *, namespace: 
         watch=_list(environment.get("POSTHOF_WATCH_NAMESPACES", "")),
         pod_image=environment.get("POSTHOF_POD_IMAGE", "") or base.pod_image,
         resolver=_list(environment.get("POSTHOF_RESOLVER", "")),
+        dns_port=int(_number(environment, "POSTHOF_DNS_PORT", base.dns_port, 1, 65535)),
         webhook_service=environment.get("POSTHOF_WEBHOOK_SERVICE", ""),
         webhook_registration=environment.get("POSTHOF_WEBHOOK_CONFIGURATION", ""),
         metrics_port=int(_number(environment, "POSTHOF_METRICS_PORT", base.metrics_port, 0, 65535)),

@@ -14,7 +14,7 @@ from posthof_operator.desired import Desired
 from posthof_operator.resources import Key
 from posthof_operator.world import Judged, Selections, World
 
-ROOMS = {"MailDomain": "domains", "RelayPolicy": "policies", "AccessPolicy": "access"}
+ROOMS = {"MailDomain": "domains", "RelayPolicy": "policies", "AccessPolicy": "access", "SMTPCredential": "accounts"}
 _NOTHING = Judged({}, {})
 
 
@@ -45,6 +45,9 @@ def share_reports(world: World, key: Key, reports: Mapping[str, Report]) -> None
     """What pods say, for the certificates' statuses."""
     old = world.reports.get(key, {})
     world.reports[key] = dict(reports)
+    if _held(old) != _held(reports):
+        for credential in list(world.store.keys("SMTPCredential")):
+            world.enqueue(credential)
     if _served(old) != _served(reports):
         for cert in list(world.store.keys("TLSCert", key.namespace)):
             world.enqueue(cert)
@@ -64,5 +67,13 @@ def withdraw(world: World, key: Key) -> None:
             world.enqueue(one, room=ROOMS[one.kind])
 
 
-def _served(reports: Mapping[str, Report]) -> dict[str, dict[str, str]]:
-    return {pod: {name: one.serial for name, one in report.certificates.items()} for pod, report in reports.items()}
+def _held(reports: Mapping[str, Report]) -> set[tuple[str, str]]:
+    """The accounts whose mail is held, and why."""
+    return {(name, use.held) for report in reports.values() for name, use in report.accounts.items() if use.held}
+
+
+def _served(reports: Mapping[str, Report]) -> dict[str, tuple[dict[str, str], tuple[str, ...]]]:
+    return {
+        pod: ({name: one.serial for name, one in report.certificates.items()}, report.challenges)
+        for pod, report in reports.items()
+    }

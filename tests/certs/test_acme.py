@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import base64
-import contextlib
-import http.server
-import threading
 from collections.abc import Iterator, Sequence
 
 import pytest
 
+from kit.acme import answering
 from kit.dns import DNSServer
 from kit.pebble import Pebble, pebble
 from posthof_certs import acme, issue, pair
@@ -45,34 +43,6 @@ class ByDNS:
     def remove(self, proofs: Sequence[Proof]) -> None:
         for name in {proof.name for proof in proofs}:
             self.server.remove(f"_acme-challenge.{name}")
-
-
-@contextlib.contextmanager
-def answering(port: int, thumbprint: str) -> Iterator[list[str]]:
-    """A web server that knows one thumbprint."""
-    asked: list[str] = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            body = (acme.answer(self.path.rpartition("/")[2], thumbprint) or "").encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            """It is told by `asked`."""
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield asked
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 @pytest.fixture(scope="module")

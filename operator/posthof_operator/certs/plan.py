@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from cryptography import x509
 
-from posthof_certs import issue, pair
+from posthof_certs import issue, pair, renewal
 from posthof_certs.pair import BadPair, Facts, Pair, time_text
 from posthof_crds.reasons import Reason
 from posthof_operator.certs.wish import Source, Wish
@@ -41,9 +41,24 @@ class Ordered(NamedTuple):
     message: str = ""
 
 
+class Asking(NamedTuple):
+    """How it stands with an ACME server or a signer. `obstacle`: what must be there before it can be asked;
+    `failure`: why the last try came to nothing, of `failures` in a row; it is asked again at `again` (unix seconds).
+    `advised`: when the server would like it to be renewed. `check`: when to look again at what somebody else does."""
+
+    is_running: bool = False
+    obstacle: Finding | None = None
+    failure: Finding | None = None
+    failures: int = 0
+    again: float = 0.0
+    advised: float | None = None
+    check: float | None = None
+
+
 class Snapshot(NamedTuple):
     """What is there. `source` is the CA's pair (ca), or the pair of the named Secret (secretRef); a Finding says why
-    there is none. `ordered` is None while there is no Certificate object."""
+    there is none. `ordered` is None while there is no Certificate object. `made_by`: who made the pair in the result
+    Secret, "" where it is not known. `next_key`: PEM, of the next certificate."""
 
     wish: Wish
     current: Pair | None = None  # in the result Secret
@@ -51,6 +66,9 @@ class Snapshot(NamedTuple):
     source: Pair | Finding | None = None
     has_cert_manager: bool = True
     ordered: Ordered | None = None
+    made_by: str = ""
+    next_key: bytes | None = None
+    asking: Asking = Asking()
 
 
 class Do(enum.Enum):
@@ -58,6 +76,8 @@ class Do(enum.Enum):
     ISSUE = "issue"  # make a pair and store it
     COPY = "copy"  # store the source's pair
     ORDER = "order"  # apply the Certificate object
+    STAGE = "stage"  # make the next certificate's key and store it
+    ASK = "ask"  # begin an order at the ACME server, or make the request to the signer
 
 
 class Plan(NamedTuple):
@@ -78,6 +98,8 @@ class Made(NamedTuple):
     certificate: x509.Certificate
     authority: issue.Authority | None
     now: float
+    made_by: str = ""
+    advised: float | None = None
 
 
 Check = Callable[[Made], Finding | None]
@@ -94,16 +116,51 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
             found = _plan_copy(snapshot, now)
         case Source.CERT_MANAGER:
             found = _plan_ordered(snapshot, now)
+        case Source.ACME | Source.CSR:
+            found = _plan_asked(snapshot, now)
+    if found.do is Do.NOTHING and _lacks_next_key(snapshot, found):
+        found = found._replace(do=Do.STAGE)
     return found._replace(again=_again(found, now))
 
 
-def renewal_of(facts: Facts, renew_before: float | None) -> float:
-    """When a successor is made: two thirds through its time, or `renew_before` seconds before its end; but never in
-    its first quarter, or a certificate cut short by its authority would be renewed without end."""
-    lifetime = facts.not_after - facts.not_before
-    if renew_before is not None:
-        return max(facts.not_after - renew_before, facts.not_before + lifetime / 4)
-    return facts.not_before + lifetime * 2 / 3
+def renewal_of(facts: Facts, wish: Wish, advised: float | None = None) -> float:
+    """When a successor is made: in its time, or when its authority advises it, in a window."""
+    due = renewal.due(facts.not_before, facts.not_after, wish.renew_before)
+    wanted = due if advised is None else min(due, advised)
+    return renewal.allowed(wanted, facts.not_before, facts.not_after, wish.windows)
+
+
+def next_key_of(snapshot: Snapshot) -> bytes | None:
+    """The key (PEM) that the next certificate gets, None: a fresh one is to be made."""
+    wish, current = snapshot.wish, snapshot.current
+    if wish.rotation == "Never" and current is not None and _is_of_kind(current.key, wish):
+        return current.key
+    key = snapshot.next_key
+    if key is None or not _is_of_kind(key, wish):
+        return None
+    is_used = current is not None and wish.rotation != "Never" and _are_same(key, current.key)
+    return None if is_used else key
+
+
+def _is_of_kind(key: bytes, wish: Wish) -> bool:
+    try:
+        return pair.kind_of(key) == (wish.order.key.algorithm, wish.order.key.size)
+    except BadPair:
+        return False
+
+
+def _are_same(one: bytes, other: bytes) -> bool:
+    try:
+        return pair.pin(one) == pair.pin(other)
+    except BadPair:
+        return False
+
+
+def _lacks_next_key(snapshot: Snapshot, found: Plan) -> bool:
+    """A staged key is there before it is needed: as soon as there is a certificate to follow."""
+    makes_keys = snapshot.wish.source in (Source.SELF_SIGNED, Source.CA, Source.ACME, Source.CSR)
+    is_staged = makes_keys and snapshot.wish.rotation == "Staged"
+    return is_staged and found.in_force is not None and next_key_of(snapshot) is None
 
 
 # -- made here -------------------------------------------------------------------------------------------------------
@@ -113,15 +170,20 @@ def _plan_own(snapshot: Snapshot, now: float) -> Plan:
     wish = snapshot.wish
     authority, trouble = _authority_of(snapshot, now)
     facts, finding = _judge(snapshot, authority, now)
-    renewal = renewal_of(facts, wish.renew_before) if facts else None
+    due = renewal_of(facts, wish) if facts else None
     if finding is None:
-        warning = f"it cannot be renewed at {time_text(renewal)}: {trouble.message}" if trouble and renewal else ""
-        return Plan(Do.NOTHING, in_force=facts, renewal=renewal, warning=warning)
+        warning = f"it cannot be renewed at {time_text(due)}: {trouble.message}" if trouble and due else ""
+        return Plan(Do.NOTHING, in_force=facts, renewal=due, warning=warning)
     if trouble is None:
-        return Plan(Do.ISSUE, finding, facts, renewal=renewal)
+        return Plan(Do.ISSUE, finding, facts, renewal=due)
+    return _hindered(finding, trouble, facts, due)
+
+
+def _hindered(finding: Finding, trouble: Finding, facts: Facts | None, due: float | None) -> Plan:
+    """Something is to be mended about the pair, and cannot be."""
     if finding.is_serious:
-        return Plan(Do.NOTHING, finding, facts, trouble, renewal=renewal)
-    return Plan(Do.NOTHING, finding, facts, renewal=renewal, warning=f"{finding.message}, but {trouble.message}")
+        return Plan(Do.NOTHING, finding, facts, trouble, renewal=due)
+    return Plan(Do.NOTHING, finding, facts, renewal=due, warning=f"{finding.message}, but {trouble.message}")
 
 
 def _authority_of(snapshot: Snapshot, now: float) -> tuple[issue.Authority | None, Finding | None]:
@@ -148,7 +210,7 @@ def _judge(snapshot: Snapshot, authority: issue.Authority | None, now: float) ->
     except BadPair as error:
         return None, Finding(Reason.ISSUING, f"the pair in Secret {wish.result} is damaged ({error.message})")
     leaf = pair.certificates(snapshot.current.chain)[0]
-    made = Made(wish, facts, leaf, authority, now)
+    made = Made(wish, facts, leaf, authority, now, snapshot.made_by, snapshot.asking.advised)
     finding = next((found for check in CHECKS if (found := check(made))), None)
     return (None if now >= facts.not_after else facts), finding
 
@@ -178,7 +240,19 @@ def _has_wrong_key(made: Made) -> Finding | None:
     return Finding(Reason.RENEWING, text, is_serious=False)
 
 
+def maker(wish: Wish) -> str:
+    """Who makes its pairs, as it is noted beside them."""
+    if wish.acme is not None:
+        return f"{wish.source} {wish.acme.directory}"
+    return f"{wish.source} {wish.signer or wish.secret}".strip()
+
+
 def _has_wrong_issuer(made: Made) -> Finding | None:
+    wanted = maker(made.wish)
+    if made.wish.source in (Source.ACME, Source.CSR):
+        if made.made_by == wanted or not made.made_by:
+            return None
+        return Finding(Reason.RENEWING, f"issuer is {wanted} now, and it was {made.made_by}", is_serious=False)
     if made.wish.source is Source.SELF_SIGNED:
         if made.facts.is_self_signed:
             return None
@@ -191,7 +265,9 @@ def _has_wrong_issuer(made: Made) -> Finding | None:
 
 
 def _has_wrong_length(made: Made) -> Finding | None:
-    """A new `duration` is obeyed at once, as far as the authority's own end allows."""
+    """A new `duration` is obeyed at once, as far as the authority's own end allows. Others decide it themselves."""
+    if made.wish.source in (Source.ACME, Source.CSR):
+        return None
     facts, wanted = made.facts, made.wish.order.duration
     begins = facts.not_before + min(3600.0, wanted / 12)  # a certificate begins a little before it is made
     ends = begins + wanted
@@ -203,7 +279,7 @@ def _has_wrong_length(made: Made) -> Finding | None:
 
 
 def _is_due(made: Made) -> Finding | None:
-    due = renewal_of(made.facts, made.wish.renew_before)
+    due = renewal_of(made.facts, made.wish, made.advised)
     if made.now < due or not _gains_by_renewal(made):
         return None
     return Finding(Reason.RENEWING, f"it was to be renewed at {time_text(due)}", is_serious=False)
@@ -228,6 +304,33 @@ def _end_of(authority: issue.Authority) -> float:
     return authority.certificate.not_valid_after_utc.timestamp()
 
 
+# -- asked of an ACME server or a signer -----------------------------------------------------------------------------
+
+
+def _plan_asked(snapshot: Snapshot, now: float) -> Plan:
+    """One try at a time, with patience after those that failed; the pair before it stays in force."""
+    asking = snapshot.asking
+    facts, finding = _judge(snapshot, None, now)
+    due = renewal_of(facts, snapshot.wish, asking.advised) if facts else None
+    if finding is None:
+        return Plan(Do.NOTHING, in_force=facts, renewal=due, again=asking.check)
+    if asking.is_running:
+        return Plan(Do.NOTHING, finding, facts, renewal=due, trouble=_waiting(asking, facts), again=asking.check)
+    if asking.obstacle is not None:
+        return _hindered(finding, asking.obstacle, facts, due)._replace(again=asking.check)
+    if asking.failure is not None and now < asking.again:
+        text = f"{asking.failure.message}; it is tried again at {time_text(asking.again)}"
+        failure = asking.failure._replace(message=text)
+        return _hindered(finding, failure, facts, due)._replace(again=asking.again)
+    do = Do.STAGE if next_key_of(snapshot) is None else Do.ASK
+    return Plan(do, finding, facts, renewal=due)
+
+
+def _waiting(asking: Asking, facts: Facts | None) -> Finding | None:
+    """What is waited for, where nothing is in force meanwhile and somebody has to do something."""
+    return asking.obstacle if facts is None else None
+
+
 # -- from a Secret ---------------------------------------------------------------------------------------------------
 
 
@@ -247,7 +350,7 @@ def _plan_copy(snapshot: Snapshot, now: float) -> Plan:
         trouble = Finding(error.reason, f"{where} cannot be served: {error.message}")
         return Plan(Do.NOTHING, in_force=in_force, trouble=_and_before(trouble, in_force), again=_begin_of(source))
     warning = ""
-    if now >= renewal_of(facts, wish.renew_before):
+    if now >= renewal.due(facts.not_before, facts.not_after, wish.renew_before):
         warning = f"it ends at {time_text(facts.not_after)}, and {where} still holds no successor"
     if source == snapshot.current:
         return Plan(Do.NOTHING, in_force=facts, warning=warning)
@@ -301,7 +404,7 @@ def _plan_ordered(snapshot: Snapshot, now: float) -> Plan:
             why = Finding(Reason.RENEWING, f"cert-manager's certificate does not fit yet: {error.message}{said}")
             return Plan(do, why, in_force, Finding(error.reason, why.message))
         waiting = None if ordered.is_ready else Finding(Reason.RENEWING, f"cert-manager is at work{said}", False)
-        return Plan(do, waiting, in_force, renewal=renewal_of(in_force, wish.renew_before))
+        return Plan(do, waiting, in_force, renewal=renewal_of(in_force, wish))
     if ordered.has_failed:
         issuer = f"{wish.issuer.kind} {wish.issuer.name}" if wish.issuer else "the issuer"
         return Plan(do, trouble=Finding(Reason.ISSUER_FAILED, f"cert-manager could not issue by {issuer}{said}"))

@@ -1,4 +1,4 @@
-"""THE STORY of a certificate: read what is wished and what is there, plan, make or copy or order, tell.
+"""THE STORY of a certificate: read what is wished and what is there, plan, make or copy or order or ask, tell.
 
 Rules of this file
 - Secrets are read from the API server when they are needed and forgotten at once: the store has no values.
@@ -19,7 +19,8 @@ from posthof_certs.pair import Pair
 from posthof_crds.reasons import Condition, Reason
 from posthof_operator.apply import Foreign
 from posthof_operator.certs import certmanager, status
-from posthof_operator.certs.plan import Do, Finding, Plan, Snapshot, plan
+from posthof_operator.certs.asking import Asker, unusable
+from posthof_operator.certs.plan import Do, Finding, Plan, Snapshot, maker, next_key_of, plan
 from posthof_operator.certs.status import Service
 from posthof_operator.certs.wish import Source, Unreadable, Wish, wish_of
 from posthof_operator.pods import is_alive
@@ -42,6 +43,9 @@ ROOM = "certificates"
 LONGEST = 6 * 3600.0  # seconds: clocks change, so dates far away are looked at now and then
 PATIENCE = 10.0  # for the first list of a namespace's Secrets
 WAITING = 15.0  # for somebody else: cert-manager's words, an API that is installed
+STEPS = 3  # a key is staged, then asked with, then the one after it is staged
+ASKED = (Source.ACME, Source.CSR)
+MADE_BY = "posthof.dev/issuer"  # annotation of a result Secret: who made the pair
 ASKING = 300.0  # seconds for which "cert-manager is here" is believed
 
 VOICE = Voice(
@@ -56,6 +60,9 @@ VOICE = Voice(
             "secretName",
             "served",
             "servedBy",
+            "failures",
+            "nextAttempt",
+            "nextKey",
         }
     ),
     types=frozenset({Condition.READY, Condition.ISSUING, Condition.SERVED, Condition.RECONCILING, Condition.STALLED}),
@@ -71,12 +78,14 @@ class Certificates:
     kind = "TLSCert"
 
     def __init__(self) -> None:
+        self._asker = Asker()
         self._cert_manager_until = 0.0  # when the answer "it is here" is asked for again
 
     async def reconcile(self, key: Key, world: World) -> Requeue | None:
         await _watch(key.namespace, world)
         raw = world.store.get(key)
         if raw is None or "deletionTimestamp" in raw["metadata"]:
+            self._asker.forget(key)
             return None  # what was made for it goes with it: it is the owner
         if PAUSED in raw["metadata"].get("annotations", {}):
             says = status.paused()
@@ -88,15 +97,19 @@ class Certificates:
             await tell(world, raw, status.invalid(str(error)), _kept(raw), VOICE)
             return None
         now = world.now().timestamp()
+        service = service_of(key, world)
         snapshot = await self._snapshot(wish, raw, world)
+        if wish.source in ASKED:
+            snapshot = await self._hear(snapshot, raw, service, world, now)
         found = plan(snapshot, now)
-        if found.do is not Do.NOTHING:
+        for _ in range(STEPS):
+            if found.do is Do.NOTHING:
+                break
             snapshot = await self._act(snapshot, found, raw, world, now)
             found = plan(snapshot, now)
-        service = service_of(key, world)
         old = raw.get("status") or {}
         says = status.conditions(wish, found, service, old)
-        await tell(world, raw, says, status.fields(wish, found, service, old), VOICE)
+        await tell(world, raw, says, status.fields(snapshot, found, service, old), VOICE)
         return _requeue(wish, found, now)
 
     # ------------------------------------------------------------------ what is there
@@ -108,7 +121,10 @@ class Certificates:
             wish,
             current=_pair(result),
             is_foreign=result is not None and not is_given and not _is_ours(result, raw),
+            made_by=_maker(result),
         )
+        if wish.rotation != "Always" or wish.source in ASKED:
+            snapshot = snapshot._replace(next_key=_key(await world.api.get("Secret", wish.namespace, wish.next)))
         if wish.source is Source.CERT_MANAGER:
             return await self._with_order(snapshot, raw, world)
         if is_given:
@@ -135,6 +151,19 @@ class Certificates:
 
     # ------------------------------------------------------------------ what is done
 
+    async def _hear(self, snapshot: Snapshot, raw: Raw, service: Service, world: World, now: float) -> Snapshot:
+        """How it stands with an order, and what has come of it. A bad pair never takes the place of a good one."""
+        asking, made = await self._asker.look(snapshot, raw, service, world, now)
+        snapshot = snapshot._replace(asking=asking)
+        if made is None or snapshot.is_foreign:
+            return snapshot
+        why = unusable(snapshot.wish, made, now)
+        if why is not None:
+            return snapshot._replace(asking=self._asker.refuse(snapshot, raw, why, now))
+        stored = await _store(snapshot, made, raw, world)
+        await self._asker.done(snapshot, made, world)
+        return stored
+
     async def _act(self, snapshot: Snapshot, found: Plan, raw: Raw, world: World, now: float) -> Snapshot:
         """Returns the snapshot as it is then."""
         wish, owner = snapshot.wish, owner_reference(raw, self.kind)
@@ -145,15 +174,27 @@ class Certificates:
             if live is not None and not _is_ours(live, raw):
                 raise Foreign(key_of(wanted))
             return snapshot._replace(ordered=certmanager.ordered(wanted, await world.api.apply(wanted)))
+        if found.do is Do.ASK:
+            return snapshot._replace(asking=await self._asker.ask(snapshot, raw, world))
+        if found.do is Do.STAGE:
+            key = issue.pem_key(wish.order.key)
+            await world.api.apply(next_secret(wish, key, owner))
+            world.metrics.applies.labels("Secret").inc()
+            return snapshot._replace(next_key=key)
         if found.do is Do.ISSUE:
             made = make(snapshot, now)
         elif isinstance(snapshot.source, Pair):
             made = snapshot.source
         else:
             return snapshot
-        answer = await world.api.apply(secret_of(wish, made, owner))
-        world.metrics.applies.labels("Secret").inc()
-        return snapshot._replace(current=_pair(answer) or made)
+        return await _store(snapshot, made, raw, world)
+
+
+async def _store(snapshot: Snapshot, made: Pair, raw: Raw, world: World) -> Snapshot:
+    wish = snapshot.wish
+    answer = await world.api.apply(secret_of(wish, made, owner_reference(raw, "TLSCert")))
+    world.metrics.applies.labels("Secret").inc()
+    return snapshot._replace(current=_pair(answer) or made, made_by=maker(wish))
 
 
 async def _watch(namespace: str, world: World) -> None:
@@ -170,9 +211,10 @@ async def _watch(namespace: str, world: World) -> None:
 def make(snapshot: Snapshot, now: float) -> Pair:
     """A fresh pair, as the wish has it."""
     order = snapshot.wish.order
+    key = next_key_of(snapshot)
     if snapshot.wish.source is Source.CA and isinstance(snapshot.source, Pair):
-        return issue.by_authority(order, issue.read_authority(snapshot.source, now), now)
-    return issue.self_signed(order, now)
+        return issue.by_authority(order, issue.read_authority(snapshot.source, now), now, key=key)
+    return issue.self_signed(order, now, key=key)
 
 
 def secret_of(wish: Wish, made: Pair, owner: Raw) -> Raw:
@@ -184,6 +226,7 @@ def secret_of(wish: Wish, made: Pair, owner: Raw) -> Raw:
             "namespace": wish.namespace,
             "name": wish.result,
             "labels": certmanager.labels(wish),
+            "annotations": {MADE_BY: maker(wish)},
             "ownerReferences": [owner],
         },
         "type": "kubernetes.io/tls",
@@ -194,9 +237,26 @@ def secret_of(wish: Wish, made: Pair, owner: Raw) -> Raw:
     }
 
 
+def next_secret(wish: Wish, key: bytes, owner: Raw) -> Raw:
+    """The Secret of the key that the next certificate will have."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {
+            "namespace": wish.namespace,
+            "name": wish.next,
+            "labels": certmanager.labels(wish),
+            "ownerReferences": [owner],
+        },
+        "type": "Opaque",
+        "data": {"tls.key": base64.b64encode(key).decode()},
+    }
+
+
 def service_of(key: Key, world: World) -> Service:
     """Which pods should serve it, and what they report."""
     pods: dict[str, str] = {}
+    answering: set[str] = set()
     is_used, is_known = False, True
     for mta, held in world.store.all("MTA", key.namespace):
         raw = held.raw()
@@ -208,7 +268,9 @@ def service_of(key: Key, world: World) -> Service:
         for pod in _living(mta, world):
             served = reports[pod].certificates.get(key.name) if pod in reports else None
             pods[pod] = served.serial if served else ""
-    return Service(pods, is_used, is_known)
+            if pod in reports and key.name in reports[pod].challenges:
+                answering.add(pod)
+    return Service(pods, is_used, is_known, frozenset(answering))
 
 
 def _living(mta: Key, world: World) -> list[str]:
@@ -247,6 +309,19 @@ def _pair(secret: Raw | None, cert_key: str = "tls.crt", private_key_key: str = 
         return None
     try:
         return Pair(base64.b64decode(data[cert_key]), base64.b64decode(data[private_key_key]))
+    except binascii.Error:
+        return None
+
+
+def _maker(secret: Raw | None) -> str:
+    return str(((secret or {}).get("metadata", {}).get("annotations") or {}).get(MADE_BY, ""))
+
+
+def _key(secret: Raw | None) -> bytes | None:
+    """The key of a Secret that holds no certificate."""
+    data = (secret or {}).get("data") or {}
+    try:
+        return base64.b64decode(data["tls.key"]) if "tls.key" in data else None
     except binascii.Error:
         return None
 

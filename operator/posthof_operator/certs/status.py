@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from posthof_certs.pair import Facts, same_serial, some, time_text
+from posthof_certs.pair import Facts, pin, same_serial, some, time_text
 from posthof_crds.problems import sentence
 from posthof_crds.reasons import Condition, Reason
-from posthof_operator.certs.plan import Do, Finding, Plan
+from posthof_operator.certs.plan import Do, Finding, Plan, Snapshot, next_key_of
 from posthof_operator.certs.wish import Source, Wish
 from posthof_operator.conditions import Said, said
 from posthof_operator.resources import Raw
@@ -25,11 +25,13 @@ _WORKING = frozenset({Reason.ISSUING, Reason.RENEWING})
 
 class Service(NamedTuple):
     """Who should serve it: `pods` of the MTAs that name it, with the serial each reports ("" for none); `is_used`:
-    whether an MTA names it at all; `is_known`: whether pods have been asked since this process began."""
+    whether an MTA names it at all; `is_known`: whether pods have been asked since this process began; `answering`:
+    those of the pods that answer an ACME server for it."""
 
     pods: Mapping[str, str]
     is_used: bool
     is_known: bool = True
+    answering: frozenset[str] = frozenset()
 
 
 def conditions(wish: Wish, plan: Plan, service: Service, old: Raw) -> list[Said]:
@@ -56,9 +58,10 @@ def _course(plan: Plan) -> list[Said]:
     return says
 
 
-def fields(wish: Wish, plan: Plan, service: Service, old: Raw) -> Raw:
+def fields(snapshot: Snapshot, plan: Plan, service: Service, old: Raw) -> Raw:
     """The other fields; None is left out."""
-    facts = plan.in_force
+    wish, asking, facts = snapshot.wish, snapshot.asking, plan.in_force
+    staged = next_key_of(snapshot) if wish.rotation == "Staged" else None
     by_pod = [{"pod": pod, "serial": serial} for pod, serial in sorted(service.pods.items()) if serial]
     return {
         "serial": facts.serial if facts else None,
@@ -69,6 +72,9 @@ def fields(wish: Wish, plan: Plan, service: Service, old: Raw) -> Raw:
         "secretName": wish.result if facts else None,
         "served": _share(facts, service) if service.is_known else old.get("served"),
         "servedBy": (by_pod[:SHOWN] or None) if service.is_known else old.get("servedBy"),
+        "failures": asking.failures or None,
+        "nextAttempt": time_text(asking.again) if asking.failures and asking.again else None,
+        "nextKey": pin(staged) if staged is not None and facts is not None else None,
     }
 
 

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
 from posthof_certs.issue import KeyKind, Order
+from posthof_certs.renewal import Window
+from posthof_crds.compile import certificate_of
+from posthof_crds.engine import ACMEOrder
 from posthof_crds.tlscert import TLSCert
-
-_SIZES = {"ECDSA": 256, "RSA": 2048}
 
 
 class Source(enum.StrEnum):
@@ -26,6 +28,16 @@ class Source(enum.StrEnum):
     CA = "ca"
     SECRET = "secretRef"
     CERT_MANAGER = "certManager"
+    ACME = "acme"
+    CSR = "csr"
+
+
+class Solver(enum.StrEnum):
+    """How an ACME server is shown that names are ours."""
+
+    HTTP = "http01"
+    UPDATE = "rfc2136"
+    ENDPOINT = "dnsEndpoint"
 
 
 class IssuerRef(NamedTuple):
@@ -48,6 +60,16 @@ class Wish(NamedTuple):
     cert_key: str = "tls.crt"
     private_key_key: str = "tls.key"
     issuer: IssuerRef | None = None
+    acme: ACMEOrder | None = None
+    solver: Solver = Solver.HTTP
+    signer: str = ""  # of Source.CSR
+    rotation: str = "Always"  # or Never, Staged
+    windows: tuple[Window, ...] = ()
+
+    @property
+    def next(self) -> str:
+        """The Secret of the key that the next certificate will have."""
+        return f"{self.name}-next"
 
     @property
     def result(self) -> str:
@@ -74,14 +96,20 @@ def wish_of(raw: Mapping[str, Any]) -> Wish:
         "spec": raw.get("spec"),
     }
     try:
-        spec = TLSCert.model_validate(bare).spec
+        model = TLSCert.model_validate(bare)
     except ValidationError as error:
         raise Unreadable(_first(error)) from None
-    issuer = spec.issuer
-    algorithm = spec.private_key.algorithm
-    key = KeyKind(algorithm, spec.private_key.size or _SIZES[algorithm])
-    order = Order(tuple(spec.dns_names), key, spec.duration)
-    wish = Wish(metadata["namespace"], metadata["name"], Source.SELF_SIGNED, order, spec.renew_before)
+    issuer = model.spec.issuer
+    made = certificate_of(model, Path("/"))
+    wish = Wish(
+        metadata["namespace"],
+        metadata["name"],
+        Source.SELF_SIGNED,
+        Order(made.dns_names, KeyKind(made.key_algorithm, made.key_size), made.duration),
+        made.renew_before,
+        rotation=made.key_rotation,
+        windows=tuple(Window(frozenset(one.days), one.start, one.length) for one in made.windows),
+    )
     if issuer.self_signed is not None:
         return wish
     if issuer.ca is not None:
@@ -94,6 +122,12 @@ def wish_of(raw: Mapping[str, Any]) -> Wish:
     if issuer.cert_manager is not None:
         made_by = issuer.cert_manager
         return wish._replace(source=Source.CERT_MANAGER, issuer=IssuerRef(made_by.name, made_by.kind, made_by.group))
+    if issuer.acme is not None:
+        dns01 = issuer.acme.solver.dns01
+        solver = Solver.HTTP if dns01 is None else Solver.UPDATE if dns01.rfc2136 else Solver.ENDPOINT
+        return wish._replace(source=Source.ACME, acme=made.acme, solver=solver)
+    if issuer.csr is not None:
+        return wish._replace(source=Source.CSR, signer=issuer.csr.signer_name)
     raise Unreadable(
         "issuer.files names files of one machine, and pods have none of them: store the pair in a Secret "
         "(kubectl create secret tls) and write issuer.secretRef"

@@ -16,7 +16,7 @@ def build(want: Desired) -> list[Raw]:
         return []
     ingress: list[Raw] = []
     if want.public:
-        ingress.append({"ports": _ports([one.port for one in want.public])})
+        ingress.append({"ports": _ports([*(one.port for one in want.public), *want.web])})
     if want.internal:
         ingress.append(
             {"from": [{"namespaceSelector": {}}], "ports": _ports([one.port for one in want.internal])},

@@ -24,7 +24,8 @@ def public(want: Desired) -> Raw:
     if service.annotations:
         child["metadata"]["annotations"] = dict(service.annotations)
     is_outside = service.type != "ClusterIP"
-    spec: Raw = {"type": service.type, "selector": want.selector, "ports": _ports(want.public, is_outside)}
+    ports = _ports(want.public, is_outside) + _web_ports(want)
+    spec: Raw = {"type": service.type, "selector": want.selector, "ports": ports}
     if is_outside:
         spec["externalTrafficPolicy"] = service.external_traffic_policy
     if service.type == "LoadBalancer" and service.load_balancer_class is not None:
@@ -35,6 +36,16 @@ def public(want: Desired) -> Raw:
 def internal(want: Desired) -> Raw:
     spec = {"type": "ClusterIP", "selector": want.selector, "ports": _ports(want.internal, False)}
     return want.child("Service", f"{want.name}-internal") | {"spec": spec}
+
+
+def _web_ports(want: Desired) -> list[Raw]:
+    """Where pods answer over HTTP. A listener of the same port goes before."""
+    taken = {one.port for one in want.public}
+    return [
+        {"name": f"web-{port}", "port": port, "protocol": "TCP", "targetPort": container_port(port)}
+        for port in want.web
+        if port not in taken
+    ]
 
 
 def _ports(listeners: Sequence[Listener], is_outside: bool) -> list[Raw]:

@@ -22,11 +22,10 @@ from typing import NamedTuple
 
 from cryptography.hazmat.primitives import serialization
 
-from posthof_certs import issue, pair
+from posthof_certs import issue, pair, renewal
 from posthof_certs.issue import ECDSA, Order
-from posthof_certs.pair import BadPair, Pair
+from posthof_certs.pair import BadPair, Facts, Pair
 from posthof_operator.api import ApiError
-from posthof_operator.certs.plan import renewal_of
 from posthof_operator.resources import MANAGED_BY, MANAGER, RESOURCES, Raw
 from posthof_operator.settings import Settings
 from posthof_operator.world import World
@@ -91,7 +90,7 @@ def _is_usable(authority: Pair, now: float) -> bool:
     try:
         newest = _first(authority)
         issue.read_authority(newest, now)
-        return now < renewal_of(pair.read(newest), None)
+        return now < _due(pair.read(newest))
     except BadPair:
         return False
 
@@ -103,7 +102,7 @@ def _serves(serving: Pair, authority: Pair, names: tuple[str, ...], now: float) 
         return False
     newest = pair.certificates(authority.chain)[0]
     is_signed = pair.signed_by(pair.certificates(serving.chain)[0], newest)
-    return is_signed and set(facts.names) == set(names) and now < renewal_of(facts, None)
+    return is_signed and set(facts.names) == set(names) and now < _due(facts)
 
 
 class Keeper:
@@ -198,3 +197,7 @@ def _decoded(text: str) -> bytes:
         return base64.b64decode(text)
     except binascii.Error:
         return b""
+
+
+def _due(facts: Facts) -> float:
+    return renewal.due(facts.not_before, facts.not_after, None)
