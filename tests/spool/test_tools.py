@@ -1,4 +1,4 @@
-"""`posthof spool check` and `posthof spool dump`."""
+"""`posthof spool check`, `posthof spool dump` and `posthof spool owners`."""
 
 from __future__ import annotations
 
@@ -59,6 +59,26 @@ def test_check_of_a_damaged_spool_names_the_place(tmp_path: Path, capsys: pytest
     out = capsys.readouterr().out
     assert "do not check, valid records follow" in out
     assert "the content of a live message is missing" in out
+
+
+def test_owners_tells_who_has_which_lanes_and_which_wait_for_somebody(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(tmp_path)
+    (worker,) = [path.name for path in found(tmp_path, "workers/*")]
+    (tmp_path / "workers" / worker / "pod").write_text("edge-1")
+    (tmp_path / "workers" / worker / "load").write_text(f"{3:015d}\n")
+    assert posthof("owners", str(tmp_path)) == 0
+    head, row = capsys.readouterr().out.splitlines()
+    assert head.split() == ["POD", "WORKER", "STATE", "LANES", "MESSAGES"]
+    assert row.split() == ["edge-1", worker, "open", "1", "3"]
+
+    (lane,) = found(tmp_path, "lanes/*")
+    (lane / "free.1").symlink_to("1-1.seg:0")
+    (tmp_path / "workers" / worker / "latch").write_text("fenced by another worker")
+    assert posthof("owners", str(tmp_path)) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert rows == [["edge-1", worker, "fenced", "0", "3"], ["-", "-", "free", "1", "-"]]
 
 
 def test_what_is_no_spool_is_not_made_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

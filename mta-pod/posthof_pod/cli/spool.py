@@ -1,7 +1,7 @@
-"""`posthof spool check DIR` and `posthof spool dump DIR`: look into a spool without a worker.
+"""`posthof spool check DIR`, `dump DIR` and `owners [DIR]`: look into a spool without a worker.
 `posthof spool probe DIR [DIR2]`: try out what a volume promises.
 
-The first two only read. While workers run they show a moment: what is torn may be about to be written.
+The first three only read. While workers run they show a moment: what is torn may be about to be written.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ if TYPE_CHECKING:  # the spool's modules are loaded when the command runs, not w
 
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
+IN_A_POD = "/var/lib/posthof/spool"
+
 
 def add_parser(subparsers: Subparsers) -> None:
     """`posthof spool ...`"""
     parser = subparsers.add_parser("spool", help="look into a spool: verify it, read its records")
-    what = parser.add_subparsers(dest="what", required=True, metavar="check|dump|probe")
+    what = parser.add_subparsers(dest="what", required=True, metavar="check|dump|probe|owners")
     check = what.add_parser("check", help="verify every record and every blob; say what a start would repair")
     check.add_argument("dir", type=Path, metavar="DIR", help="the spool's directory")
     dump = what.add_parser("dump", help="print records, one JSON object a line")
@@ -33,6 +35,10 @@ def add_parser(subparsers: Subparsers) -> None:
         "dir", type=Path, metavar="DIR", help="any folder of the volume; a folder is made in it, and goes"
     )
     probe.add_argument("other", type=Path, nargs="?", metavar="DIR2", help="the same folder through another mount")
+    owners = what.add_parser("owners", help="who owns which part of it: pods, workers, lanes, messages")
+    owners.add_argument(
+        "dir", type=Path, metavar="DIR", nargs="?", default=Path(IN_A_POD), help="the spool's directory"
+    )
     parser.set_defaults(run=run)
 
 
@@ -47,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
         return 2
     try:
         volume = Volume(args.dir)
+        if args.what == "owners":
+            return _owners(volume)
         return _check(volume) if args.what == "check" else _dump(volume, args)
     except (LookupError, ValueError) as error:
         print(f"posthof: no such message: {error}", file=sys.stderr)
@@ -70,6 +78,18 @@ def _probe(folder: Path, other: Path | None) -> int:
     for line in found.lines():
         print(line)
     return 1 if found.broken else 0
+
+
+def _owners(volume: Volume) -> int:
+    from posthof_pod.spool.owners import FREE, owners
+
+    found = owners(volume)
+    width = max([3, *(len(one.pod) for one in found)])
+    print(f"{'POD':{width}}  {'WORKER':17}  STATE   LANES  MESSAGES")
+    for one in found:
+        messages = "-" if one.state == FREE else str(one.messages)
+        print(f"{one.pod or '-':{width}}  {one.worker or '-':17}  {one.state:6}  {one.lanes:5}  {messages:>8}")
+    return 0
 
 
 def _check(volume: Volume) -> int:
