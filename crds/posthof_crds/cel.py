@@ -20,12 +20,14 @@ from posthof_crds import (
     allowed,
     autoscaling,
     delivery,
+    dkimkey,
     fields,
     maildomain,
     mta,
     pods,
     relaypolicy,
     selectors,
+    smtpcredential,
     tlscert,
 )
 from posthof_crds.units import UNITS
@@ -95,6 +97,9 @@ _maildir = (
         'a Maildir lies below the MTA\'s mailRoot. Write a relative path without "..": "{domain}/{local}".',
     ),
 )
+_MOMENT = (
+    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?(?:[Zz]|[+-][0-9]{2}:?[0-9]{2})$"
+)
 _MAILDIR_PART = r"(?:[^{}/\x00-\x1f]|\{domain\}|\{local\})+"
 
 FORMS: dict[Callable[..., Any], Form] = {
@@ -116,6 +121,10 @@ FORMS: dict[Callable[..., Any], Form] = {
     maildomain._maildir: Form(500, f"^{_MAILDIR_PART}(?:/{_MAILDIR_PART})*$", _maildir),
     maildomain._is_spf: Form(2000, "^(?:[vV]=[sS][pP][fF]1(?: [ !#-~]*)?)?$"),
     maildomain._is_dmarc: Form(2000, r"^(?:v=DMARC1\s*(?:;[ !#-~]*)?)?$"),
+    smtpcredential.username: Form(320, min_length=1),
+    smtpcredential.sender_pattern: Form(318, rf"^(?:<>|[^@\s]+@{_GLOB_DOMAIN}|{_GLOB_DOMAIN})$"),
+    smtpcredential.moment: Form(64, _MOMENT),
+    relaypolicy._is_credential: Form(253, r"^(?:\*|[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?)$"),
     relaypolicy._is_status: Form(9, r"^[45]\.[0-9]{1,3}\.[0-9]{1,3}$"),
     relaypolicy._is_header: Form(76, "^[!-9;-~]{1,76}$"),
     relaypolicy._is_text_pattern: Form(1000, min_length=1),
@@ -372,10 +381,19 @@ RULES: dict[type[BaseModel], tuple[Rule, ...]] = {
     ),
     mta.Listener: (
         Rule(
-            "listener-role",
-            "!(self.role in ['Submission', 'Submissions'])",
-            "there is no server-side AUTH yet. Use role Internal and a RelayPolicy for your own hosts, or MX for the "
-            "world.",
+            "listener-submission",
+            "self.role != 'Submission' || has(self.tls) && (!has(self.tls.mode) || self.tls.mode == 'STARTTLS')",
+            "role Submission needs tls of mode STARTTLS: nobody logs in in the clear. Write tls: {certRefs: [...]}.",
+        ),
+        Rule(
+            "listener-submissions",
+            "self.role != 'Submissions' || has(self.tls) && has(self.tls.mode) && self.tls.mode == 'Implicit'",
+            "role Submissions needs tls of mode Implicit. Write tls: {mode: Implicit, certRefs: [...]}.",
+        ),
+        Rule(
+            "listener-auth",
+            "!has(self.auth) || self.role in ['Submission', 'Submissions']",
+            "auth says nothing here. Remove it, or use role Submission or Submissions.",
         ),
         Rule("listener-port-given", "self.port != 0", "a Service needs a port. Write 25, or another number."),
         Rule(
@@ -467,6 +485,28 @@ RULES: dict[type[BaseModel], tuple[Rule, ...]] = {
             "DANE is for SMTP, and LMTP has no TLSA records. Write tls: Verify.",
         ),
     ),
+    smtpcredential.SMTPCredentialSpec: (
+        Rule(
+            "credential-password",
+            "!has(self.secretRef) || !has(self.generate)",
+            "both secretRef and generate are given. Keep one: the password has one place.",
+        ),
+        Rule(
+            "credential-proof",
+            "has(self.secretRef) || has(self.generate) || has(self.podSelector)",
+            "nobody can be this account. Write secretRef, generate: {} or podSelector.",
+        ),
+        Rule(
+            "credential-senders",
+            "has(self.allowedSenders) && size(self.allowedSenders) > 0 || has(self.domainRef)",
+            "it may send as nobody. Write allowedSenders: [bob@example.org], or domainRef.",
+        ),
+        Rule(
+            "credential-username",
+            "!has(self.username) || has(self.secretRef) || has(self.generate)",
+            "username says nothing without a password. Remove it, or write secretRef or generate.",
+        ),
+    ),
     tlscert.Issuer: (
         _one_of("issuer-one", ("selfSigned", "ca", "acme", "secretRef", "certManager", "csr", "files"), "issuer"),
         Rule(
@@ -477,6 +517,14 @@ RULES: dict[type[BaseModel], tuple[Rule, ...]] = {
     ),
     tlscert.Solver: (_one_of("solver-one", ("http01", "dns01"), "solver"),),
     tlscert.DNS01: (_one_of("dns01-one", ("rfc2136", "dnsEndpoint"), "dns01"),),
+    dkimkey.DKIMKeySpec: (
+        Rule(
+            "dkim-size",
+            "!has(self.size) || !has(self.algorithm) || self.algorithm == 'RSA'",
+            "an Ed25519 key has no choice of size. Remove size, or write algorithm: RSA.",
+        ),
+    ),
+    maildomain.DKIM: (_one_of("dkim-one", ("auto", "keyRefs"), "dkim"),),
     tlscert.PrivateKey: (
         Rule(
             "private-key-size",

@@ -23,7 +23,7 @@ from posthof_crds.dkimkey import DKIMKey
 from posthof_crds.dnsupdate import RFC2136
 from posthof_crds.engine import ActionKind, EngineConfig, HopKind, InboundMode, RecipientCheck, SecretRef
 from posthof_crds.mailboxes import MAILBOX_MODES, POSTMASTER
-from posthof_crds.maildomain import AutoDKIM, MailDomain, Recipients
+from posthof_crds.maildomain import MTASTS, AutoDKIM, MailDomain, Recipients
 from posthof_crds.manifests import Manifests
 from posthof_crds.mta import DEFAULT_MECHANISMS, MTA, HouseEgress, Listener, MTASpec
 from posthof_crds.relaypolicy import RelayPolicy
@@ -108,6 +108,7 @@ def house_of(mta: MTA, base: Path) -> EngineConfig:
         log_level=spec.log_level,
         direct_port=spec.direct_port,
         https_port=spec.https_port,
+        policy_server=_policy_server_of(spec),
     )
 
 
@@ -224,6 +225,7 @@ def domain_of(domain: MailDomain, manifests: Manifests, base: Path, defaults: De
         mode=inbound.mode,
         next_hops=tuple(_hop_of(hop, base, port=port) for hop in inbound.next_hops),
         tls=engine.TLSLevel(inbound.tls),
+        mta_sts=own_policy_of(spec.dns.mta_sts),
         check=check,
         callout=engine.Callout(positive=callout.positive, negative=callout.negative) if callout else engine.Callout(),
         recipients=known,
@@ -275,6 +277,21 @@ def signing_key_of(key: DKIMKey) -> engine.SigningKey:
 
 def _secret_of(ref: SecretKeyRef) -> SecretRef:
     return SecretRef(name=ref.name, key=ref.key)
+
+
+def own_policy_of(policy: MTASTS | None) -> engine.OwnPolicy | None:
+    """The policy a MailDomain asks for."""
+    if policy is None:
+        return None
+    return engine.OwnPolicy(mode=policy.mode.lower(), max_age=int(policy.max_age), mx=policy.mx)
+
+
+def _policy_server_of(spec: MTASpec) -> engine.PolicyServer | None:
+    server = spec.mta_sts
+    if server is None:
+        return None
+    names = tuple(ref.name for ref in server.cert_refs)
+    return engine.PolicyServer(host=server.address, port=server.port, certificates=names)
 
 
 def full(target: str, domain: str) -> str:

@@ -1,8 +1,8 @@
 """DKIMKey: one selector of one domain, from its making to its revocation.
 
-A MailDomain with `outbound.dkim.auto` has its DKIMKeys made for it; one with `keyRefs` names its own. In a cluster the
-operator makes the key, says or publishes its record, and lets the pods sign with it once every authoritative server of
-the zone answers with it. On one machine `posthof up` does the same with keys below the MTA's stateDir, and
+A MailDomain with `outbound.dkim.auto` has its DKIMKeys made for it; one with `keyRefs` names its own. In a cluster
+the operator makes the key, says or publishes its record, and lets the pods sign with it once every authoritative
+server of the zone answers with it. On one machine `posthof up` does the same with keys below the MTA's stateDir, and
 `posthof dkim` shows the records.
 """
 

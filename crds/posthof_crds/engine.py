@@ -295,6 +295,22 @@ class Outbound(Value, frozen=True, kw_only=True, omit_defaults=True):
     batv_enforced: bool = False  # bounces to an address without a mark are refused
 
 
+class OwnPolicy(Value, frozen=True, kw_only=True, omit_defaults=True):
+    """The MTA-STS policy we publish for a domain of ours."""
+
+    mode: str  # "testing" or "enforce"
+    max_age: int = 7 * 86400  # seconds
+    mx: tuple[str, ...] = ()  # hosts beside the MTA's own
+
+
+class PolicyServer(Value, frozen=True, kw_only=True, omit_defaults=True):
+    """Where MTA-STS policies are served by HTTPS."""
+
+    host: str = ""  # "" = all addresses
+    port: int = 443
+    certificates: tuple[str, ...] = ()  # names in EngineConfig.certificates
+
+
 class Domain(Value, frozen=True, kw_only=True, omit_defaults=True):
     """A MailDomain: a domain we receive for."""
 
@@ -314,6 +330,7 @@ class Domain(Value, frozen=True, kw_only=True, omit_defaults=True):
     retry: Retry | None = None
     limits: DestinationLimits | None = None
     outbound: Outbound | None = None
+    mta_sts: OwnPolicy | None = None
 
 
 class ActionKind(enum.StrEnum):
@@ -485,6 +502,7 @@ class EngineConfig(Value, frozen=True, kw_only=True, omit_defaults=True):
     direct_port: int = 25  # where MX hosts of Direct destinations listen; for tests and unusual networks
     https_port: int = 443  # where MTA-STS policies are fetched; for tests and unusual networks
     http: HTTPSettings = HTTPSettings()
+    policy_server: PolicyServer | None = None
     public_http: HTTPSettings | None = None  # in a pod: health, metrics, the operator's report; never the admin API
     drain_settle: float = 0.0  # seconds from "not ready" to the first 421, so that nobody is sent here any more
     retry: Retry = Retry()

@@ -47,6 +47,7 @@ from posthof_crds.ports import ADMIN, HEALTH, container_port
 from posthof_crds.reasons import Reason
 from posthof_crds.selectors import Selection, Selector, selector
 from posthof_crds.tenancy import Refusal
+from posthof_crds.verifiers import HASHED
 
 SPOOL = "/var/lib/posthof/spool"
 MAIL_ROOT = "/var/lib/posthof/mail"
@@ -156,6 +157,7 @@ class _Assembly:
             "MailDomain": selector(mta.spec.domain_selector),
             "RelayPolicy": selector(mta.spec.policy_selector),
             "AccessPolicy": selector(mta.spec.policy_selector),
+            "SMTPCredential": selector(mta.spec.policy_selector),
         }
         self._allowing = [(selector(each.selector), each) for each in mta.spec.allowed_namespaces]
         self._allowed: dict[str, Allowance | None] = {}
@@ -166,7 +168,8 @@ class _Assembly:
         domains: list[_Bound] = []
         rules: list[_Bound] = []
         access: list[_Bound] = []
-        by_kind = {"MailDomain": domains, "RelayPolicy": rules, "AccessPolicy": access}
+        accounts: list[_Bound] = []
+        by_kind = {"MailDomain": domains, "RelayPolicy": rules, "AccessPolicy": access, "SMTPCredential": accounts}
         certificates: dict[str, Part] = {}
         for part in parts:
             if part.kind == "DKIMKey":
@@ -182,13 +185,23 @@ class _Assembly:
                 by_kind[part.kind].append(bound)
         found = self._domains(domains)
         ordered, selections = self._rules(rules)
+        credentials = self._credentials(accounts, found, selections)
         named, pairs, missing = self._certificates(certificates)
-        config = msgspec.structs.replace(self._config(found, ordered, pairs), access=self._access(access))
+        config = msgspec.structs.replace(
+            self._config(found, ordered, pairs), access=self._access(access), credentials=credentials
+        )
         return Fleet(
             config=config,
             verdicts=self.verdicts,
             secrets=frozenset(
-                _refs((rule for rule in ordered if rule.name not in self._keyless), pairs, found.values())
+                (
+                    *_refs((rule for rule in ordered if rule.name not in self._keyless), pairs, found.values()),
+                    *(
+                        one.verifier
+                        for one in credentials.values()
+                        if one.verifier is not None and one.name not in self._keyless
+                    ),
+                )
             ),
             selections=selections,
             good=self.good,
@@ -350,6 +363,9 @@ class _Assembly:
                     self._refuse(part, refusal)
                     continue
                 rule, selection = tenancy.narrowed(part, rule)
+            elif f"{self.namespace}/*" in rule.match.credentials:
+                everybody = msgspec.structs.replace(rule.match, credentials=("*",))
+                rule = msgspec.structs.replace(rule, match=everybody)
             if selection is not None:
                 selections[str(selection)] = self._pods(selection)
             rule = self._completed_rule(rule, part)
@@ -389,10 +405,63 @@ class _Assembly:
             if ref.name not in self.secrets:
                 text = f'There is no Secret "{name}" in namespace {part.namespace}. Make it; mail waits until then.'
                 return Reason.SECRET_MISSING, text
-            if ref.key not in self.secrets[ref.name]:
+            if ref.key not in self.secrets[ref.name] and not self._is_hashable(ref):
                 text = f'Secret "{name}" has no key "{ref.key}". Add it; mail waits until then.'
                 return Reason.SECRET_KEY_MISSING, text
         return Reason.RESOLVED, ""
+
+    def _is_hashable(self, ref: SecretRef) -> bool:
+        """A verifier can be made of the password that stands beside it."""
+        has = (self.secrets or {}).get(ref.name, ())
+        return ref.key.endswith(HASHED) and ref.key.removesuffix(HASHED) in has
+
+    # -- accounts ----------------------------------------------------------------------------------------------------
+
+    def _credentials(
+        self, bounds: list[_Bound], domains: Mapping[str, Domain], selections: dict[str, PodSelection]
+    ) -> dict[str, engine.Credential]:
+        """By name. Their pods join `selections`."""
+        by_object = {domain.name: domain.domain for domain in domains.values()}
+        found: dict[str, engine.Credential] = {}
+        taken: dict[str, str] = {}  # user name -> who has it
+        for bound in sorted(bounds, key=_rank_of_account):
+            part, credential = bound.part, self._sending(bound.part, by_object)
+            if isinstance(credential, Refusal):
+                self._refuse(part, credential)
+                continue
+            if bound.allowed is not None:
+                own = {domain for name, domain in by_object.items() if name.startswith(f"{part.namespace}/")}
+                others = domains.keys() - own | {self.spec.hostname}
+                refusal = tenancy.refuse_credential(credential, bound.allowed, own, others)
+                if refusal is not None:
+                    self._refuse(part, refusal)
+                    continue
+                credential = msgspec.structs.replace(credential, may_relay=bound.allowed.has_any_hop)
+            if credential.username and credential.username in taken:
+                text = (
+                    f"{taken[credential.username]} has the user name {credential.username}. Write another username."
+                )
+                self._refuse(part, Refusal(Reason.USERNAME_TAKEN, f"SMTPCredential {text}"))
+                continue
+            taken.setdefault(credential.username, credential.name)
+            if part.selection is not None:
+                selections[str(part.selection)] = self._pods(part.selection)
+            resolved, message = self._resolved(part)
+            self._accept(bound, resolved=resolved, resolved_message=message.replace("mail waits", "nobody logs in"))
+            found[credential.name] = credential
+        return dict(sorted(found.items()))
+
+    def _sending(self, part: Part, domains: Mapping[str, str]) -> engine.Credential | Refusal:
+        """With the domain of the MailDomain it names among its senders."""
+        credential = part.credential
+        assert credential is not None
+        if not part.domain_ref:
+            return credential
+        domain = domains.get(part.domain_ref)
+        if domain is None:
+            text = f"This MTA does not receive for MailDomain {part.domain_ref}. Make it, or see its status."
+            return Refusal(Reason.DOMAIN_MISSING, text)
+        return msgspec.structs.replace(credential, senders=(*credential.senders, domain))
 
     # -- access ------------------------------------------------------------------------------------------------------
 
@@ -419,6 +488,7 @@ class _Assembly:
     ) -> tuple[tuple[str, ...], dict[str, Certificate], tuple[str, ...]]:
         """Names of those the listeners need, what is known of them, and names of those that are not there."""
         needed = {ref.name for each in self.spec.listeners if each.tls for ref in each.tls.cert_refs}
+        needed |= {ref.name for ref in self.spec.mta_sts.cert_refs} if self.spec.mta_sts else set()
         found: dict[str, Certificate] = {}
         missing: list[str] = []
         for name in sorted(needed):
@@ -452,6 +522,7 @@ class _Assembly:
             double_bounce_to=spec.double_bounce_to or f"{POSTMASTER}@{own[0] if own else spec.hostname}",
             http=engine.HTTPSettings(host="127.0.0.1", port=ADMIN),
             public_http=engine.HTTPSettings(host="", port=HEALTH),
+            policy_server=_in_pod(self.base.policy_server),
             drain_settle=spec.drain.settle,
             egress=self.defaults.egress,
             user="",
@@ -460,6 +531,16 @@ class _Assembly:
     def _has_own_mailboxes(self, domain: Domain) -> bool:
         """Reports that cannot be delivered go to no tenant, unless the owner says so."""
         return domain.mode in MAILBOX_MODES and domain.name.startswith(f"{self.namespace}/")
+
+
+def _rank_of_account(bound: _Bound) -> tuple[bool, str, str]:
+    """Who has a user name first: the MTA's own namespace, then the older, then by name."""
+    return bound.allowed is not None, bound.created or "~", bound.part.full
+
+
+def _in_pod(server: engine.PolicyServer | None) -> engine.PolicyServer | None:
+    """On the pod's own address, by a port it may bind."""
+    return None if server is None else msgspec.structs.replace(server, host="", port=container_port(server.port))
 
 
 _ALL_MAIL = engine.Match()

@@ -11,6 +11,7 @@ from posthof_crds import engine, names
 from posthof_crds.core import ConfigMapKeyRef, MTARef, Resource, SecretKeyRef
 from posthof_crds.delivery import DestinationLimits, NextHop, Retry
 from posthof_crds.dkimkey import Algorithm, Bits
+from posthof_crds.dnsupdate import RFC2136
 from posthof_crds.engine import InboundMode
 from posthof_crds.fields import (
     FQDN,
@@ -202,6 +203,32 @@ def _is_dmarc(value: str) -> str:
     return _is_record(value)
 
 
+def _is_tls_rpt(value: str) -> str:
+    if value and not re.match(r"v=TLSRPTv1\s*;\s*rua\s*=", value):
+        raise wrong(
+            "a TLS-RPT record begins with v=TLSRPTv1; rua=", 'Write "v=TLSRPTv1; rua=mailto:tls@example.org".'
+        )
+    return _is_record(value)
+
+
+_POLICY = engine.OwnPolicy(mode="testing")
+
+
+class MTASTS(Part):
+    """An MTA-STS policy (RFC 8461): servers that send to the domain demand TLS and a valid certificate. The MTA serves
+    it (its `mtaSts`), or something else does: `posthof dns` and the status have the texts."""
+
+    mode: Literal["Testing", "Enforce"] = "Testing"
+    """Testing: senders only report what would fail. Enforce: they deliver by valid TLS or not at all. It is published
+    as testing until every MX host in the policy was seen to present a certificate that the world believes."""
+
+    max_age: Annotated[Duration, seconds_between("5m", "365d")] = float(_POLICY.max_age)
+    """How long senders keep the policy. Longer protects better, and takes as long to take back."""
+
+    mx: Annotated[tuple[FQDN, ...], Field(max_length=20)] = ()
+    """MX hosts of the domain beside the MTA's own `hostname`."""
+
+
 class DNS(Part):
     """The domain's records. In a cluster the operator compares them with what is published, and tells the exact text;
     one machine does not look."""
@@ -210,6 +237,10 @@ class DNS(Part):
     """None: the records are only checked. ExternalDNS: a DNSEndpoint object is made with them, for ExternalDNS to
     publish; its DNSEndpoint source must be switched on."""
 
+    rfc2136: RFC2136 | None = None
+    """In a cluster: the server that takes the records of the domain's DKIM keys by dynamic updates (RFC 2136), put
+    there and taken away as the keys live. It changes no other record, whatever `publish` says about these."""
+
     spf: Annotated[str, AfterValidator(_is_spf)] | None = None
     """The text of the SPF record (RFC 7208). Default: made from the MTA's egress.addresses; without these the record
     is not judged. "": the domain needs none, nothing is checked."""
@@ -217,6 +248,13 @@ class DNS(Part):
     dmarc: Annotated[str, AfterValidator(_is_dmarc)] | None = None
     """The text of the DMARC record (RFC 9989). Default: any valid record is right, and "v=DMARC1; p=none" is proposed
     where there is none. "": nothing is checked."""
+
+    mta_sts: MTASTS | None = None
+    """Publish an MTA-STS policy. Default: none; a record that is there is not looked at."""
+
+    tls_rpt: Annotated[str, AfterValidator(_is_tls_rpt)] | None = None
+    """The text of the TLS-RPT record (RFC 8460): where others report how TLS to the domain's hosts went. Default: not
+    looked at."""
 
 
 class DKIMRotation(Part):

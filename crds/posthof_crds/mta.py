@@ -258,6 +258,20 @@ class Limits(Part):
     """Limits per destination, where a RelayPolicy or MailDomain has none of its own."""
 
 
+class PolicyServer(Part):
+    """Serving the MTA-STS policies of the MTA's domains (RFC 8461), by HTTPS."""
+
+    address: ListenAddress = ""
+    """On one machine: the IP address to bind. Default: all."""
+
+    port: Annotated[Int, Field(ge=1, le=65535)] = 443
+    """The port the world asks: 443. In a cluster it is a port of the public Service."""
+
+    cert_refs: Annotated[tuple[CertRef, ...], Field(min_length=1, max_length=32)]
+    """The TLSCerts to present. Each domain with `dns.mtaSts` is asked for as `mta-sts.<domain>`, so one of them has to
+    have that name, and the world has to believe it."""
+
+
 class HTTP(Part):
     """Health, metrics and the admin API. Calls that change something need the token in `stateDir`/admin.token."""
 
@@ -362,6 +376,9 @@ class MTASpec(Part):
     direct_port: RemotePort = _MTA.direct_port
     """The TCP port of the world's MX hosts, for mail that goes Direct. Another one only for tests, and for networks
     that translate it."""
+
+    mta_sts: PolicyServer | None = None
+    """Serve the MTA-STS policies of MailDomains with `dns.mtaSts`. Default: not served here."""
 
     https_port: RemotePort = _MTA.https_port
     """The TCP port where the world's MTA-STS policies are fetched. Another one only for tests, and for networks that

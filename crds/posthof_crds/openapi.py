@@ -70,6 +70,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         _READY,
         Column("MX", ".status.dns.mx"),
         Column("SPF", ".status.dns.spf"),
+        Column("DKIM", ".status.dkim.state"),
         Column("DMARC", ".status.dns.dmarc"),
         _AGE,
         Column("Mode", ".spec.inbound.mode", is_wide=True),
@@ -86,10 +87,30 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("Shadowed-By", ".status.shadowedBy", is_wide=True),
         _REASON,
     ),
+    "SMTPCredential": (
+        _READY,
+        Column("Username", ".status.username"),
+        Column("LastUsed", ".status.lastUsed", "date"),
+        Column("Today", ".status.messagesToday", "integer"),
+        Column("Expires", ".spec.expires", "date"),
+        _AGE,
+        _REASON,
+    ),
     "AccessPolicy": (
         _READY,
         Column("MTA", ".status.bindings[*].mta"),
         _AGE,
+        _REASON,
+    ),
+    "DKIMKey": (
+        Column("Domain", ".status.domain"),
+        Column("Selector", ".spec.selector"),
+        Column("Algorithm", ".spec.algorithm"),
+        Column("Phase", ".status.phase"),
+        _READY,
+        _AGE,
+        Column("Since", ".status.activeSince", is_wide=True),
+        Column("Record", ".status.record.state", is_wide=True),
         _REASON,
     ),
     "TLSCert": (
@@ -110,6 +131,8 @@ _SELECTABLE = {
     "MailDomain": (".spec.domain", ".spec.inbound.mode"),
     "RelayPolicy": (".spec.action.type",),
     "AccessPolicy": (),
+    "SMTPCredential": (),
+    "DKIMKey": (".spec.selector",),
     "TLSCert": (),
 }
 

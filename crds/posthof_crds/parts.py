@@ -23,6 +23,8 @@ from posthof_crds.compile import (
     Defaults,
     access_of,
     certificate_of,
+    credential_of,
+    credential_pods,
     domain_of,
     given,
     rule_of,
@@ -40,17 +42,19 @@ from posthof_crds.mta import MTA
 from posthof_crds.reasons import Reason
 from posthof_crds.relaypolicy import RelayPolicy
 from posthof_crds.selectors import Selection, parse_selection
+from posthof_crds.smtpcredential import SMTPCredential
 from posthof_crds.tlscert import TLSCert
 
 THUMBPRINT = "thumbprint"  # of an ACME account, beside its key
 
-AnyModel = MTA | MailDomain | RelayPolicy | AccessPolicy | DKIMKey | TLSCert
+AnyModel = MTA | MailDomain | RelayPolicy | AccessPolicy | SMTPCredential | DKIMKey | TLSCert
 
 MODELS: dict[str, type[AnyModel]] = {
     "MTA": MTA,
     "MailDomain": MailDomain,
     "RelayPolicy": RelayPolicy,
     "AccessPolicy": AccessPolicy,
+    "SMTPCredential": SMTPCredential,
     "DKIMKey": DKIMKey,
     "TLSCert": TLSCert,
 }
@@ -106,6 +110,8 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     domain: engine.Domain | None = None
     rule: engine.Rule | None = None
     access: engine.Access | None = None
+    credential: engine.Credential | None = None
+    domain_ref: str = ""  # SMTPCredential: "namespace/name" of the MailDomain as which it sends
     certificate: engine.Certificate | None = None
     dkim: DKIMPart | None = None
     signs_with: tuple[str, ...] | None = None  # MailDomain: the DKIMKeys it names; None: those that were made for it
@@ -132,6 +138,8 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
         """The keys of Secrets it needs; their names are "namespace/name"."""
         if self.rule is not None:
             return tuple(ref for ref in (self.rule.action.username, self.rule.action.password) if ref is not None)
+        if self.credential is not None:
+            return (self.credential.verifier,) if self.credential.verifier is not None else ()
         return secrets_of(self.certificate) if self.certificate is not None else ()
 
 
@@ -150,6 +158,8 @@ def part_of(kind: str, raw: Mapping[str, Any]) -> Part:
         body = {"rule": _rule(model, namespace), "changes": _changes(model.spec), "selection": selection_of(model)}
     elif isinstance(model, AccessPolicy):
         body = {"access": msgspec.structs.replace(access_of(model), name=f"{namespace}/{model.metadata.name}")}
+    elif isinstance(model, SMTPCredential):
+        body = _credential(model, namespace)
     elif isinstance(model, DKIMKey):
         body = {"dkim": _dkim(model, namespace, raw)}
     elif isinstance(model, TLSCert):
@@ -194,7 +204,10 @@ def _mta_ref(raw: Mapping[str, Any], namespace: str) -> tuple[str, str] | None:
 def _named_secret(raw: Mapping[str, Any], namespace: str) -> str:
     """Also of an object that is wrong elsewhere."""
     at: Any = raw.get("spec")
-    for step in ("action", "auth", "secretName"):
+    if raw.get("kind") == "SMTPCredential" and isinstance(at, Mapping) and "generate" in at:
+        return f"{namespace}/{raw['metadata']['name']}-smtp"
+    is_credential = raw.get("kind") == "SMTPCredential"
+    for step in ("secretRef", "name") if is_credential else ("action", "auth", "secretName"):
         at = at.get(step) if isinstance(at, Mapping) else None
     return f"{namespace}/{at}" if isinstance(at, str) else ""
 
@@ -215,13 +228,14 @@ def _outbound(domain: engine.Domain, namespace: str) -> engine.Outbound | None:
     out = domain.outbound
     if out is None:
         return None
-    return msgspec.structs.replace(
+    found = msgspec.structs.replace(
         out,
         auto=None,
         dkim=(),
         srs=_of_namespace(out.srs, namespace) if out.srs else None,
         batv=_of_namespace(out.batv, namespace) if out.batv else None,
     )
+    return found if found != engine.Outbound() else None
 
 
 def _signs_with(model: MailDomain) -> tuple[str, ...] | None:
@@ -250,6 +264,20 @@ def _list_from(model: MailDomain, namespace: str) -> tuple[str, str] | None:
     return (f"{namespace}/{ref.name}", ref.key) if ref else None
 
 
+def _credential(model: SMTPCredential, namespace: str) -> dict[str, Any]:
+    """What MailDomains it sends as is known in `fleet`."""
+    made = credential_of(model, {})
+    selection = credential_pods(model)
+    ref, workloads = model.spec.domain_ref, (str(selection),) if selection else ()
+    verifier = _of_namespace(made.verifier, namespace) if made.verifier is not None else None
+    name = f"{namespace}/{model.metadata.name}"
+    return {
+        "credential": msgspec.structs.replace(made, name=name, verifier=verifier, workloads=workloads),
+        "selection": selection,
+        "domain_ref": f"{namespace}/{ref.name}" if ref is not None else "",
+    }
+
+
 def _dead_ends(model: MailDomain, domain: engine.Domain) -> Iterator[Flaw]:
     """Aliases of the domain that lead to nobody in it, or in a circle: by `rules`, as for files."""
     inbound = model.spec.inbound
@@ -270,7 +298,9 @@ def _rule(model: RelayPolicy, namespace: str) -> engine.Rule:
             password=_of_namespace(action.password, namespace),
         )
     name = f"{namespace}/{model.metadata.name}"
-    return msgspec.structs.replace(rule, name=name, action=action, retry=None, limits=None)
+    named = tuple(f"{namespace}/{credential}" for credential in rule.match.credentials)
+    match = msgspec.structs.replace(rule.match, credentials=named)
+    return msgspec.structs.replace(rule, name=name, match=match, action=action, retry=None, limits=None)
 
 
 def _of_namespace(ref: SecretRef, namespace: str) -> SecretRef:
@@ -327,6 +357,12 @@ def parts_in_force(config: EngineConfig) -> dict[PartKey, Part]:
         if rule.egress == config.egress:
             rule = msgspec.structs.replace(rule, egress=engine.Egress())
         part = Part(kind="RelayPolicy", namespace=namespace, name=name, rule=rule, selection=_selection(rule))
+        if all(ref.name.rpartition("/")[0] == namespace for ref in part.secrets):
+            parts[part.key] = part
+    for credential in config.credentials.values():
+        namespace, _, name = credential.name.partition("/")
+        selection = parse_selection(credential.workloads[0]) if credential.workloads else None
+        part = Part(kind="SMTPCredential", namespace=namespace, name=name, credential=credential, selection=selection)
         if all(ref.name.rpartition("/")[0] == namespace for ref in part.secrets):
             parts[part.key] = part
     if config.access.name:

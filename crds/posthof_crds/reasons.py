@@ -30,8 +30,18 @@ class Condition(enum.StrEnum):
     # MailDomain
     DNS_READY = "DNSReady"
     CONFLICTED = "Conflicted"
+    DKIM_READY = "DKIMReady"
     # RelayPolicy
     RESOLVED_REFS = "ResolvedRefs"
+    # SMTPCredential
+    USABLE = "Usable"
+    UNSUSPICIOUS = "Unsuspicious"
+    # DKIMKey
+    GENERATED = "Generated"
+    PUBLISHED = "Published"
+    ACTIVE = "Active"
+    RETIRING = "Retiring"
+    REVOKED = "Revoked"
     # TLSCert
     ISSUING = "Issuing"
     SERVED = "Served"
@@ -49,6 +59,11 @@ class Reason(enum.StrEnum):
     DELETING = "Deleting"
     APPLY_FAILED = "ApplyFailed"
 
+    # Usable, Unsuspicious
+    USABLE = "Usable"
+    SENDING_UNUSUALLY = "SendingUnusually"
+    SENDING_AS_USUAL = "SendingAsUsual"
+
     # Accepted
     ACCEPTED = "Accepted"
     NO_MTA = "NoMTA"
@@ -58,6 +73,9 @@ class Reason(enum.StrEnum):
     NEXT_HOP_NOT_ALLOWED = "NextHopNotAllowed"
     OPEN_RELAY = "OpenRelay"
     POLICY_TAKEN = "PolicyTaken"
+    USERNAME_TAKEN = "UsernameTaken"
+    SENDER_NOT_ALLOWED = "SenderNotAllowed"
+    DOMAIN_MISSING = "DomainMissing"
     CONFIG_MAP_MISSING = "ConfigMapMissing"
     CONFIG_MAP_INVALID = "ConfigMapInvalid"
 
@@ -111,6 +129,16 @@ class Reason(enum.StrEnum):
     RESOLVER_FAILED = "ResolverFailed"
     NOT_CHECKED = "NotChecked"
 
+    # DKIM
+    SIGNING = "Signing"
+    NOT_SIGNED = "NotSigned"
+    KEYS_WAIT = "KeysWait"
+    KEY_MADE = "KeyMade"
+    KEY_INVALID = "KeyInvalid"
+    PUBLISH_FAILED = "PublishFailed"
+    RETIRED = "Retired"
+    REVOKED = "Revoked"
+
     # TLSCert
     ISSUED = "Issued"
     ISSUING = "Issuing"
@@ -153,7 +181,21 @@ MEANINGS: dict[Reason, str] = {
     Reason.DOMAIN_TAKEN: "Another MailDomain has this domain: the proven one wins, then the older.",
     Reason.NEXT_HOP_NOT_ALLOWED: "The MTA's allowedNamespaces does not allow this namespace that next hop.",
     Reason.OPEN_RELAY: "It would let anybody relay: its match is not bounded.",
+    Reason.SIGNING: "It signs: every authoritative server shows the record.",
+    Reason.NOT_SIGNED: "The MailDomain asks for no signatures.",
+    Reason.KEYS_WAIT: "A key waits until every authoritative server of the zone shows its record.",
+    Reason.KEY_MADE: "The private key is in its Secret.",
+    Reason.KEY_INVALID: "What is in the Secret is no key that can sign as the DKIMKey says.",
+    Reason.PUBLISH_FAILED: "The record could not be published; the message says what the server said.",
+    Reason.RETIRED: "It signs no more; its record stays for what is on its way.",
+    Reason.REVOKED: "Its record says that nothing signed with it is to be believed.",
     Reason.POLICY_TAKEN: "The MTA obeys another AccessPolicy, which is older.",
+    Reason.USERNAME_TAKEN: "Another SMTPCredential of this MTA has the user name.",
+    Reason.SENDER_NOT_ALLOWED: "It would send as addresses that are not this namespace's.",
+    Reason.DOMAIN_MISSING: "The MailDomain it names is not there, or this MTA does not receive for it.",
+    Reason.USABLE: "It can be used.",
+    Reason.SENDING_UNUSUALLY: "It sends unlike itself, so its mail is held.",
+    Reason.SENDING_AS_USUAL: "It sends as it always did.",
     Reason.CONFIG_MAP_MISSING: "The ConfigMap of recipients.listFrom, or its key, is not there.",
     Reason.CONFIG_MAP_INVALID: "A line of the ConfigMap of recipients.listFrom is no local part.",
     Reason.RESOLVED: "Everything it refers to is there.",
@@ -344,6 +386,11 @@ CONDITIONS: dict[str, tuple[ConditionText, ...]] = {
                 Reason.NOT_CHECKED,
             ),
         ),
+        ConditionText(
+            Condition.DKIM_READY,
+            "Every algorithm that is asked for has a key that signs.",
+            (Reason.SIGNING, Reason.KEYS_WAIT, Reason.NOT_SIGNED),
+        ),
         ConditionText(Condition.CONFLICTED, "Another MailDomain has the same domain.", (Reason.DOMAIN_TAKEN,), True),
         ConditionText(Condition.RECONCILING, "A change is on its way.", _RECONCILING, True),
         ConditionText(Condition.STALLED, "It does not go on without somebody's help.", _STALLED, True),
@@ -367,6 +414,31 @@ CONDITIONS: dict[str, tuple[ConditionText, ...]] = {
         ConditionText(Condition.RECONCILING, "A change is on its way.", _RECONCILING, True),
         ConditionText(Condition.STALLED, "It does not go on without somebody's help.", _STALLED, True),
     ),
+    "SMTPCredential": (
+        ConditionText(
+            Condition.READY,
+            "It is accepted, its Secret is there, it has not expired, and nothing about it is suspicious.",
+            (*_READY, Reason.ACCEPTED),
+        ),
+        ConditionText(
+            Condition.ACCEPTED,
+            "At least one MTA knows it; `bindings` says which.",
+            (*_ACCEPTED, Reason.USERNAME_TAKEN, Reason.SENDER_NOT_ALLOWED, Reason.DOMAIN_MISSING),
+        ),
+        ConditionText(
+            Condition.RESOLVED_REFS,
+            "The Secret it names is there.",
+            (Reason.RESOLVED, Reason.SECRET_MISSING, Reason.SECRET_KEY_MISSING, Reason.SECRET_TAKEN),
+        ),
+        ConditionText(Condition.USABLE, "It has not expired.", (Reason.USABLE, Reason.EXPIRED)),
+        ConditionText(
+            Condition.UNSUSPICIOUS,
+            "It sends as it always did; else its mail is held until somebody looks.",
+            (Reason.SENDING_AS_USUAL, Reason.SENDING_UNUSUALLY),
+        ),
+        ConditionText(Condition.RECONCILING, "A change is on its way.", _RECONCILING, True),
+        ConditionText(Condition.STALLED, "It does not go on without somebody's help.", _STALLED, True),
+    ),
     "AccessPolicy": (
         ConditionText(Condition.READY, "It is accepted.", (*_READY, Reason.ACCEPTED)),
         ConditionText(
@@ -374,6 +446,37 @@ CONDITIONS: dict[str, tuple[ConditionText, ...]] = {
             "At least one MTA obeys it; `bindings` says which.",
             (*_ACCEPTED, Reason.POLICY_TAKEN),
         ),
+        ConditionText(Condition.RECONCILING, "A change is on its way.", _RECONCILING, True),
+        ConditionText(Condition.STALLED, "It does not go on without somebody's help.", _STALLED, True),
+    ),
+    "DKIMKey": (
+        ConditionText(
+            Condition.READY,
+            "It is as its spec wants it: Active and signing, Retired, or Revoked.",
+            (*_READY, Reason.SIGNING, Reason.RETIRED, Reason.REVOKED, Reason.KEYS_WAIT),
+        ),
+        ConditionText(
+            Condition.GENERATED,
+            "The private key is there.",
+            (
+                Reason.KEY_MADE,
+                Reason.KEY_INVALID,
+                Reason.SECRET_MISSING,
+                Reason.SECRET_KEY_MISSING,
+                Reason.SECRET_TAKEN,
+                Reason.DOMAIN_MISSING,
+            ),
+        ),
+        ConditionText(
+            Condition.PUBLISHED,
+            "Every authoritative server of the zone shows the record.",
+            (Reason.RECORDS_RIGHT, Reason.RECORDS_MISSING, Reason.RESOLVER_FAILED, Reason.PUBLISH_FAILED),
+        ),
+        ConditionText(
+            Condition.ACTIVE, "Pods sign with it.", (Reason.SIGNING, Reason.KEYS_WAIT, Reason.RETIRED, Reason.REVOKED)
+        ),
+        ConditionText(Condition.RETIRING, "It signs no more; its record stays.", (Reason.RETIRED,), True),
+        ConditionText(Condition.REVOKED, "Its record says `p=`.", (Reason.REVOKED,), True),
         ConditionText(Condition.RECONCILING, "A change is on its way.", _RECONCILING, True),
         ConditionText(Condition.STALLED, "It does not go on without somebody's help.", _STALLED, True),
     ),

@@ -109,6 +109,7 @@ class Report(Told, frozen=True, kw_only=True):
     workers: int = 0
     sessions: int = 0
     certificates: dict[str, ServedCertificate] = {}  # by TLSCert
+    unproven: dict[str, str] = {}  # MX host of our MTA-STS policies -> why they do not say `enforce`
     challenges: tuple[str, ...] = ()  # TLSCerts for which it answers an ACME server over HTTP
     queue: QueueCounts = QueueCounts()
     spool: SpoolState = SpoolState()

@@ -104,6 +104,14 @@ def _listeners(manifests: Manifests, declared: Declared) -> Iterator[Found]:
                     at = (*here, "tls", "certRefs", k, "name")
                     what = f'there is no TLSCert "{ref.name}"'
                     yield Found(entry.document.problem(at, what, sentence(did_you_mean(ref.name, known))))
+        server = entry.object.spec.mta_sts
+        for k, ref in enumerate(server.cert_refs if server else ()):
+            if ("TLSCert", ref.name) not in declared:
+                known = sorted(name for kind, name in declared if kind == "TLSCert")
+                at = ("spec", "mtaSts", "certRefs", k, "name")
+                what = f'there is no TLSCert "{ref.name}"'
+                yield Found(entry.document.problem(at, what, sentence(did_you_mean(ref.name, known))))
+        for n, listener in enumerate(listeners):
             if _overlap(listener.address, listener.port, http.address, http.port):
                 what = f"port {http.port} is the port of listener {listener.name}"
                 yield Found(entry.document.problem(("spec", "http", "port"), what, "Use another port, such as 8025."))

@@ -28,6 +28,7 @@ FORMAT = 1
 MAX_BYTES = 768 * 1024
 MAX_CONFIG_SHARDS = 8
 KEY_SHARDS = 4
+ACCOUNTS_KEY = "/accounts"  # among the keys: what salts the accounts' verifiers, of the MTA
 _CHUNK = MAX_BYTES - 256  # room for the head
 _MAX_PLAIN = 512 * 1024 * 1024  # what a config may be when unpacked
 

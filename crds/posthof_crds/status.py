@@ -182,7 +182,7 @@ class RecordStatus(Part):
     """The record's name."""
 
     purpose: Word | None = None
-    """What it is for: mx, spf, dmarc or proof."""
+    """What it is for: mx, spf, dmarc, dkim or proof."""
 
     expected: Text | None = None
     """The text to publish."""
@@ -218,8 +218,35 @@ class Proof(Part):
     """The record's text."""
 
 
+class DKIMRecordStatus(Part):
+    """The record of a DKIM key of the domain."""
+
+    key: Word
+    """The DKIMKey."""
+
+    name: Word
+    """The record's name."""
+
+    state: Word
+    """The DKIMKey's phase."""
+
+
+class DKIMStatus(Part):
+    """The keys that sign the domain's mail."""
+
+    state: Word
+    """ok: a key of each algorithm signs. missing: none does yet. waiting: one of several does not yet. off: none is
+    asked for."""
+
+    records: Annotated[tuple[DKIMRecordStatus, ...], Field(max_length=64)] | None = None
+    """One for each key."""
+
+
 class MailDomainStatus(Status):
     """How the domain is."""
+
+    dkim: DKIMStatus | None = None
+    """The keys that sign its mail."""
 
     bindings: Annotated[tuple[Binding, ...], Field(max_length=64)] | None = None
     """What each MTA says about it."""
@@ -253,6 +280,45 @@ class AccessPolicyStatus(Status):
 
     bindings: Annotated[tuple[Binding, ...], Field(max_length=64)] | None = None
     """What each MTA says about it."""
+
+
+class SMTPCredentialStatus(Status):
+    """How the account is."""
+
+    bindings: Annotated[tuple[Binding, ...], Field(max_length=64)] | None = None
+    """What each MTA says about it."""
+
+    username: Annotated[str, Field(max_length=1024)] | None = None
+    """The name to log in with."""
+
+    secret_name: Word | None = None
+    """The Secret that holds its password."""
+
+    last_used: Moment | None = None
+    """When it sent last, to the minute."""
+
+    messages_today: Count | None = None
+    """Messages it sent since midnight UTC."""
+
+
+class DKIMKeyStatus(Status):
+    """How the key is."""
+
+    phase: Word | None = None
+    """Pending: the key is not there yet. Publishing: its record is not seen everywhere yet. Active: it signs.
+    Retiring: it signs no more. Revoked: its record says so. Invalid."""
+
+    domain: Word | None = None
+    """The domain it signs for."""
+
+    secret_name: Word | None = None
+    """The Secret that holds the private key."""
+
+    record: RecordStatus | None = None
+    """The record to publish, and whether every authoritative server shows it."""
+
+    active_since: Moment | None = None
+    """Since when its record was seen at every authoritative server."""
 
 
 class ServedBy(Part):
@@ -308,5 +374,7 @@ STATUSES: dict[str, type[Status]] = {
     "MailDomain": MailDomainStatus,
     "RelayPolicy": RelayPolicyStatus,
     "AccessPolicy": AccessPolicyStatus,
+    "SMTPCredential": SMTPCredentialStatus,
+    "DKIMKey": DKIMKeyStatus,
     "TLSCert": TLSCertStatus,
 }

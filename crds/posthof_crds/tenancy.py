@@ -17,18 +17,23 @@ The rules, and why:
 6. A tenant's rules are asked after the MTA's own rules of priority 0 and above, and before those below 0: the owner
    writes what nobody may change with 0 and above, and what everybody may change below 0.
 7. Source addresses and EHLO names are the MTA's.
-8. A RelayPolicy with a Secret is obeyed only by the MTA it names by mtaRef: what is in the Secret goes to that MTA's
-   namespace, and who may read Secrets there reads it.
+8. A RelayPolicy or SMTPCredential with a Secret is obeyed only by the MTA it names by mtaRef: what is in the Secret,
+   or checks what is in it, goes to that MTA's namespace, and who may read Secrets there reads it.
+9. A SMTPCredential of a tenant sends as domains of MailDomains of its own namespace that this MTA accepts, and as
+   domains an entry's `domains` covers and nobody else receives for; never by a wildcard in the domain, never as the
+   MTA's hostname. Where no rule says otherwise its mail goes Direct only with the entry `*` in `nextHops`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 import msgspec
 
+from posthof_crds import patterns
 from posthof_crds.allowed import Allowance
-from posthof_crds.engine import ActionKind, Domain, InboundMode, NextHop, Rule
+from posthof_crds.engine import ActionKind, Credential, Domain, InboundMode, NextHop, Rule
 from posthof_crds.parts import Part
 from posthof_crds.reasons import Reason
 from posthof_crds.selectors import Selection, Selector
@@ -98,8 +103,27 @@ def refuse_rule(part: Part, rule: Rule, allowed: Allowance) -> Refusal | None:
     return _refuse_hops(rule.action.hops, allowed)
 
 
-def narrowed(part: Part, rule: Rule) -> tuple[Rule, Selection]:
-    """A tenant's rule, about its own namespace's pods alone."""
+def refuse_credential(
+    credential: Credential, allowed: Allowance, own: Collection[str], others: Collection[str]
+) -> Refusal | None:
+    """Why a tenant's SMTPCredential is not taken. `own`, `others`: domains this MTA receives for on the word of its
+    namespace, and of others."""
+    for pattern in credential.senders:
+        _, domain = patterns.parts(pattern) if pattern != "<>" else ("", "")
+        is_free = "*" not in domain and domain not in others and allowed.covers_domain(domain)
+        if domain and domain not in own and not is_free:
+            return Refusal(
+                Reason.SENDER_NOT_ALLOWED,
+                f"It may not send as {pattern}. Name domains of MailDomains of this namespace that the MTA accepts, "
+                "or ask the MTA's owner for an entry in spec.allowedNamespaces[].domains.",
+            )
+    return None
+
+
+def narrowed(part: Part, rule: Rule) -> tuple[Rule, Selection | None]:
+    """A tenant's rule, about its own namespace's pods alone, or about its accounts where it names some."""
+    if rule.match.credentials and part.selection is None:
+        return msgspec.structs.replace(rule, is_foreign=True), None
     pods = part.selection.pods if part.selection is not None else Selector()
     selection = Selection(part.namespace, Selector(), pods)
     match = msgspec.structs.replace(rule.match, workloads=(str(selection),))

@@ -12,7 +12,7 @@ from kit.api import Object
 from kit.stage import RELEASE, SYSTEM, Stage
 
 VERBS = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
-OURS = "mtas maildomains relaypolicies accesspolicies tlscerts"
+OURS = "mtas maildomains relaypolicies accesspolicies smtpcredentials dkimkeys tlscerts"
 MADE = "get list watch create patch delete"
 Table = dict[str, str]  # "resource.group" words -> verbs
 
@@ -26,6 +26,7 @@ OPERATOR: Table = {
     "pods namespaces nodes": "get list watch",
     "events": "create patch",
     "leases.coordination.k8s.io": "get list create patch delete",
+    "certificatesigningrequests.certificates.k8s.io": "get create delete",
 }
 OPERATOR_AT_HOME: Table = {**OPERATOR, "leases.coordination.k8s.io": "get list watch create update patch delete"}
 WEBHOOK: Table = {

@@ -36,7 +36,10 @@ def story(stage: Stage) -> None:
 
     stage.step("`kubectl get mail` knows all four kinds")
     names = stage.place.kubectl("api-resources", "--categories=mail", "-o", "name").split()
-    wanted = {f"{each}.posthof.dev" for each in ("mtas", "maildomains", "relaypolicies", "accesspolicies", "tlscerts")}
+    wanted = {
+        f"{each}.posthof.dev"
+        for each in ("mtas", "maildomains", "relaypolicies", "accesspolicies", "smtpcredentials", "dkimkeys", "tlscerts")
+    }
     stage.expect(wanted <= set(names), f"the category mail holds {names}")
 
     stage.step("a domain is found by its name")

@@ -24,6 +24,7 @@ from posthof_crds.fleet import Fleet, assemble
 from posthof_crds.parts import Flaw, Part, PartKey, parts_in_force
 from posthof_crds.reasons import Condition, Reason
 from posthof_crds.shards import Incomplete, TooLarge, Unreadable, config_shards, read_config, revision_of
+from posthof_crds.verifiers import HASHED, UNHASHED
 from posthof_operator.conditions import is_said
 from posthof_operator.contents import Contents
 from posthof_operator.desired import CONFIG_KEY, CONFIG_SHARDS, MTA_KEY
@@ -192,7 +193,15 @@ def _bounded(secrets: Mapping[str, Mapping[str, bytes]], own: str) -> dict[str, 
 def _keys(fleet: Fleet, secrets: Mapping[str, Mapping[str, bytes]]) -> dict[str, bytes]:
     """The key material that pods need and that is there."""
     return {
-        f"{ref.name}/{ref.key}": secrets[ref.name][ref.key]
+        f"{ref.name}/{ref.key}": value
         for ref in fleet.secrets
-        if ref.name in secrets and ref.key in secrets[ref.name]
+        if (value := _value(secrets.get(ref.name, {}), ref.key)) is not None
     }
+
+
+def _value(secret: Mapping[str, bytes], key: str) -> bytes | None:
+    """A password of an account stands marked in the place of its verifier, until `hashed` has made that."""
+    plain = key.removesuffix(HASHED)
+    if key not in secret and key != plain and plain in secret:
+        return UNHASHED + secret[plain]
+    return secret.get(key)

@@ -7,6 +7,7 @@ a cluster that is as it should be writes nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from posthof_crds.reasons import Condition
@@ -15,6 +16,7 @@ from posthof_operator.apply import Applier, Outcome
 from posthof_operator.assembly import Assemblies
 from posthof_operator.conditions import Said
 from posthof_operator.deletion import Step
+from posthof_operator.hashes import Hashes
 from posthof_operator.look import VOICE, Look
 from posthof_operator.parts import Parts
 from posthof_operator.plan import Plan, decide
@@ -52,6 +54,7 @@ class MTARoom:
         self._pace = pace
         self._looker, self._applier, self._reporters = Looker(), Applier(), reporters
         self._scaler = Scaler()
+        self._hashes = Hashes()
         self._take_overs = TakeOvers()
         self._assemblies = Assemblies(store, Parts(store))
 
@@ -64,6 +67,7 @@ class MTARoom:
         share(world, key, assembly)  # what that says about each object, for their own statuses
         seen = await self._looker.look(world, key, mta, assembly)  # what is there
 
+        seen = replace(seen, assembly=await self._hashes.complete(assembly, seen.token))  # no pod gets a password
         scaling = self._scaler.decide(seen)  # how many pods, by what they reported so far; pure
         count = scaling.pods if scaling is not None else None
         plan = decide(seen, world.settings, count=count) if assembly.is_usable else None  # what shall be there; pure

@@ -34,6 +34,8 @@ SUBJECTS = (
     Subject("MailDomain", is_metadata_only=False),
     Subject("RelayPolicy", is_metadata_only=False),
     Subject("AccessPolicy", is_metadata_only=False),
+    Subject("SMTPCredential", is_metadata_only=False),
+    Subject("DKIMKey", is_metadata_only=False),
     Subject("TLSCert", is_metadata_only=False),
     Subject("Pod", labels=MTA_LABEL, is_metadata_only=False),
     Subject("Deployment", labels=OWNED, is_metadata_only=False),

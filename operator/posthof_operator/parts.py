@@ -16,7 +16,7 @@ from posthof_crds.reasons import Reason
 from posthof_operator.resources import PAUSED, Key, Raw
 from posthof_operator.store import Change, Store
 
-KINDS = ("MailDomain", "RelayPolicy", "AccessPolicy", "TLSCert")
+KINDS = ("MailDomain", "RelayPolicy", "AccessPolicy", "SMTPCredential", "DKIMKey", "TLSCert")
 SLICE = 50  # objects between two turns of the loop
 _PAUSE = Flaw("metadata.annotations", "it is paused", f"Remove the annotation {PAUSED}.", Reason.PAUSED)
 
@@ -34,7 +34,8 @@ class Parts:
         store.listeners.append(self._note)
 
     def _note(self, key: Key, change: Change) -> None:
-        if key.kind in KINDS and change is Change.MEANING:
+        is_told = key.kind == "DKIMKey" and change is Change.STATUS  # its phase says whether it may sign
+        if key.kind in KINDS and (change is Change.MEANING or is_told):
             self._stale[key] = None
 
     async def fresh(self) -> Collection[Part]:

@@ -11,7 +11,7 @@ from posthof_operator.store import Change
 from posthof_operator.world import World
 
 TOGETHER = 0.05  # seconds in which changes of several objects are taken as one
-CONFIG = ("MailDomain", "RelayPolicy", "AccessPolicy", "TLSCert")
+CONFIG = ("MailDomain", "RelayPolicy", "AccessPolicy", "SMTPCredential", "DKIMKey", "TLSCert")
 CHILDREN = (
     "Deployment",
     "Service",
@@ -65,6 +65,8 @@ def _wake_referrers(world: World, key: Key) -> None:
 
 
 def _wake_config(world: World, key: Key, is_meant: bool) -> None:
+    if key.kind in ("DKIMKey", "MailDomain"):
+        _wake_signers(world, key, is_meant)
     if is_meant:
         world.enqueue(key)
         world.enqueue_all("MTA", TOGETHER)
@@ -73,6 +75,18 @@ def _wake_config(world: World, key: Key, is_meant: bool) -> None:
         world.enqueue(key, room="dns")  # and that one goes by the bindings
     elif key.kind == "TLSCert":
         world.enqueue_all("MTA", TOGETHER, room="mta")  # CertificatesReady
+
+
+def _wake_signers(world: World, key: Key, is_meant: bool) -> None:
+    """A key's phase says whether pods may sign with it, and its MailDomain tells of it."""
+    if key.kind == "DKIMKey":
+        for domain in list(world.store.keys("MailDomain", key.namespace)) if "dkim-domains" in world.rooms else ():
+            world.enqueue(domain, TOGETHER, room="dkim-domains")
+        if not is_meant:
+            world.enqueue_all("MTA", TOGETHER)
+    elif is_meant:
+        for each in list(world.store.keys("DKIMKey", key.namespace)):
+            world.enqueue(each, TOGETHER)
 
 
 def _wake_pod(world: World, key: Key) -> None:

@@ -134,7 +134,7 @@ JSON = st.recursive(
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.sampled_from(["MTA", "MailDomain", "RelayPolicy", "AccessPolicy", "TLSCert", "Secret", "ConfigMap"]), JSON)
+@given(st.sampled_from(["MTA", "MailDomain", "RelayPolicy", "AccessPolicy", "SMTPCredential", "DKIMKey", "TLSCert", "Secret", "ConfigMap"]), JSON)
 def test_an_object_of_any_shape_raises_nothing_but_invalid(kind: str, spec: object) -> None:
     import yaml
 

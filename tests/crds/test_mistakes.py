@@ -69,14 +69,14 @@ def test_mistakes_in_an_mta(spec: str, told: str) -> None:
         ("{name: b, role: Mx, port: 25}", 'spec.listeners[0].role: "Mx" is not known here | Did you mean "MX"?'),
         (
             "{name: b, role: Submission, port: 587}",
-            "spec.listeners[0].role: a listener of role Submission cannot start: there is no server-side AUTH yet",
+            "spec.listeners[0].tls: a listener of role Submission needs tls of mode STARTTLS: nobody logs in",
         ),
         (
             "{name: b, role: Submissions, port: 465}",
-            "spec.listeners[0].role: a listener of role Submissions cannot start: there is no server-side AUTH yet",
+            "spec.listeners[0].tls: a listener of role Submissions needs tls of mode Implicit: nobody logs in",
         ),
         ("{name: b, role: MX, port: 25, address: localhost}", "spec.listeners[0].address: 'localhost' is not an IP"),
-        ("{name: b, role: MX, port: 25, auth: {}}", "spec.listeners[0].auth: unknown field | Remove it: there is no"),
+        ("{name: b, role: MX, port: 25, auth: {}}", "spec.listeners[0].auth: auth says nothing on a listener of role MX | Remove it"),
         (
             "{name: b, role: MX, port: 25, tls: {certRefs: [{name: edg}]}}",
             'spec.listeners[0].tls.certRefs[0].name: there is no TLSCert "edg" | Did you mean "edge"?',
@@ -256,7 +256,7 @@ def test_a_domain_is_a_full_name(name: str, told: str) -> None:
         ("match: {clients: [10.0.0.0/8]}", "spec.action: is missing | Write action: What becomes of it."),
         (
             "match: {credentials: [bob]}\naction: {type: Reject}",
-            "spec.match.credentials: unknown field | Remove it: there",
+            'spec.match.credentials[0]: there is no SMTPCredential "bob"',
         ),
         (
             "match: {podSelector: {app: web}}\naction: {type: Reject}",
@@ -280,8 +280,8 @@ def test_a_domain_is_a_full_name(name: str, told: str) -> None:
             "spec.match.headers[0].name: 'X:' is not a header",
         ),
         (
-            "match: {listenerRoles: [Submission]}\naction: {type: Reject}",
-            "spec.match.listenerRoles[0]: there is no listener",
+            "match: {listenerRoles: [submission]}\naction: {type: Reject}",
+            "spec.match.listenerRoles[0]: ",
         ),
         ("match: {clients: [10.0.0.0/8]}\naction: {type: Smarthost}", "spec.action: Smarthost needs nextHops"),
         (

@@ -114,5 +114,7 @@ def test_every_kind_is_in_the_category_mail() -> None:
         "MailDomain": ["md"],
         "RelayPolicy": ["rp"],
         "AccessPolicy": ["acp"],
+        "SMTPCredential": ["smtpc"],
+        "DKIMKey": ["dkim"],
         "TLSCert": ["tlsc"],
     }

@@ -12,7 +12,7 @@ from kit.kstatus import Status, compute
 from kit.lua import LUA_MISSING, find_lua, health
 
 FOLDER = Path(__file__).parents[2] / "docs/gitops/argocd/posthof.dev"
-KINDS = ("MTA", "MailDomain", "RelayPolicy", "AccessPolicy", "TLSCert")
+KINDS = ("MTA", "MailDomain", "RelayPolicy", "AccessPolicy", "SMTPCredential", "TLSCert")
 
 AGREES = {
     Status.CURRENT: {"Healthy", "Suspended"},

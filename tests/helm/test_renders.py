@@ -22,7 +22,7 @@ from posthof_operator.settings import Settings
 
 SCHEMAS = charts.ROOT / "tests" / "vectors" / "crd-schemas"
 MONITORING = {"PodMonitor": "podmonitor_v1", "PrometheusRule": "prometheusrule_v1"}
-OURS = {"MTA", "MailDomain", "RelayPolicy", "AccessPolicy", "TLSCert"}
+OURS = {"MTA", "MailDomain", "RelayPolicy", "AccessPolicy", "SMTPCredential", "DKIMKey", "TLSCert"}
 EVERY = list(charts.renders())
 IDS = [where for where, _ in EVERY]
 CLUSTER_WIDE = {"ClusterRole", "ClusterRoleBinding", "ValidatingWebhookConfiguration", "CustomResourceDefinition"}
@@ -189,7 +189,7 @@ def test_editors_get_what_is_a_tenants_and_no_namespaces_admin_gets_mtas() -> No
     """An MTA may obey, and so read, the objects of every namespace: only who is bound to its role makes one."""
     by_name = {one["metadata"]["name"]: one for one in charts.of_kind("default", "ClusterRole")}
     edit = by_name["posthof-system-posthof-edit"]["rules"]
-    assert {r for rule in edit for r in rule["resources"]} == {"maildomains", "relaypolicies", "accesspolicies", "tlscerts"}
+    assert {r for rule in edit for r in rule["resources"]} == {"maildomains", "relaypolicies", "accesspolicies", "smtpcredentials", "dkimkeys", "tlscerts"}
     admin = by_name["posthof-system-posthof-admin"]
     assert "mtas" in {r for rule in admin["rules"] for r in rule["resources"]}
     assert not [label for label in admin["metadata"]["labels"] if label.startswith("rbac.authorization.k8s.io/")]

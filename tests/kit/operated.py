@@ -11,6 +11,7 @@ from kit.fakeapi import FakeApi, until
 from kit.fakepods import FakePods
 from kit.rooms import at_work
 from posthof_crds.shards import read_config
+from posthof_operator.credentials import Credentials
 from posthof_operator.domains import Domains
 from posthof_operator.flow import MTARoom, Pace
 from posthof_operator.policies import Policies
@@ -45,6 +46,10 @@ def policy(name: str, **spec: Any) -> dict[str, Any]:
     return {"kind": "RelayPolicy", "metadata": {"name": name, "namespace": NS}, "spec": spec}
 
 
+def credential(name: str, **spec: Any) -> dict[str, Any]:
+    return {"kind": "SMTPCredential", "metadata": {"name": name, "namespace": NS}, "spec": spec}
+
+
 def access(name: str, **spec: Any) -> dict[str, Any]:
     return {"kind": "AccessPolicy", "metadata": {"name": name, "namespace": NS}, "spec": spec}
 
@@ -53,7 +58,14 @@ def access(name: str, **spec: Any) -> dict[str, Any]:
 async def operated(server: FakeApi) -> AsyncIterator[tuple[FakePods, World]]:
     async with FakePods(server) as pods:
         reporters = Reporters(pods.port)
-        rooms = lambda store: [MTARoom(store, reporters, PACE), Workloads(), Domains(), Policies(), Trust()]  # noqa: E731
+        rooms = lambda store: [
+            MTARoom(store, reporters, PACE),
+            Workloads(),
+            Domains(),
+            Policies(),
+            Trust(),
+            Credentials(),
+        ]
         try:
             async with at_work(rooms, server=server) as world:
                 yield pods, world

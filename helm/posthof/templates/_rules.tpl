@@ -4,14 +4,14 @@ holds itself: so there is no escalate and no bind here. Every resource and verb 
 */}}
 {{- define "posthof.operator.rules" -}}
 - apiGroups: [posthof.dev]
-  resources: [mtas, maildomains, relaypolicies, accesspolicies, tlscerts]
+  resources: [mtas, maildomains, relaypolicies, accesspolicies, smtpcredentials, dkimkeys, tlscerts]
   verbs: [get, list, watch, patch]
 - apiGroups: [posthof.dev]
-  resources: [mtas/status, maildomains/status, relaypolicies/status, accesspolicies/status, tlscerts/status]
+  resources: [mtas/status, maildomains/status, relaypolicies/status, accesspolicies/status, smtpcredentials/status, dkimkeys/status, tlscerts/status]
   verbs: [get, patch]
 # Owner references that hold back the deletion of their owner ask for this.
 - apiGroups: [posthof.dev]
-  resources: [mtas/finalizers, maildomains/finalizers, tlscerts/finalizers]
+  resources: [mtas/finalizers, maildomains/finalizers, smtpcredentials/finalizers, dkimkeys/finalizers, tlscerts/finalizers]
   verbs: [update]
 - apiGroups: [""]
   resources: [configmaps, secrets, services, serviceaccounts, persistentvolumeclaims]

@@ -39,7 +39,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from posthof_crds import bounds, names, patterns
-from posthof_crds.engine import ActionKind, Domain, EngineConfig, Listener, ListenerRole, Rule
+from posthof_crds.engine import ActionKind, Credential, Domain, EngineConfig, Listener, ListenerRole, Rule
 from posthof_pod.model import Origin
 from posthof_pod.replies import Reply
 
@@ -326,7 +326,7 @@ class CompiledPolicy:
         local, domain = names.split(facts.recipient)
         asked = self._asked(domain) if self._rules else ()
         if not asked:
-            return self._ours.get(domain) or _built_in(facts)
+            return self._ours.get(domain) or _built_in(facts, self.config.credentials)
         return self._ask(asked, self._subject(facts, local, domain), without)
 
     def _ask(self, asked: Iterable[_CompiledRule], subject: _Subject, without: frozenset[str]) -> Decision:
@@ -361,7 +361,7 @@ class CompiledPolicy:
     def _conclude(self, rule: Rule | None, ours: Domain | None, facts: Facts) -> Decision:
         """The decision of the rule that matched; without one the MailDomain's, or the built-in one."""
         if rule is None:
-            return self._ours[ours.domain] if ours is not None else _built_in(facts)
+            return self._ours[ours.domain] if ours is not None else _built_in(facts, self.config.credentials)
         action = rule.action
         if action.kind is ActionKind.REJECT:
             return Decision(
@@ -425,9 +425,12 @@ def _refusal(rule: Rule) -> Reply:
     return Reply(rule.action.code, rule.action.status, rule.action.text or REFUSED_TEXT)
 
 
-def _built_in(facts: Facts) -> Decision:
+def _built_in(facts: Facts, credentials: Mapping[str, Credential]) -> Decision:
     """What holds where no rule says anything: who has logged in may write to everybody."""
-    return _DIRECT if facts.is_ours or facts.credential else _DENIED
+    if facts.is_ours:
+        return _DIRECT
+    known = credentials.get(facts.credential) if facts.credential else None
+    return _DIRECT if known is not None and known.may_relay else _DENIED
 
 
 def _is_one_of(credential: str, wanted: frozenset[str]) -> bool:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from posthof_crds import shards
 from posthof_crds.engine import EngineConfig
+from posthof_crds.shards import ACCOUNTS_KEY
 from posthof_pod.cluster.api import ApiServer
 from posthof_pod.cluster.editions import Edition, is_older, newest
 from posthof_pod.cluster.mounted import Folders, Mounted
@@ -224,7 +225,8 @@ class ClusterSource:
             return Arrived(None, "", {}, [f"the configuration cannot be used: {error}"], [])
         known, complaints = self._known_keys()
         complaints += self._trouble.values()
-        wanted = dict.fromkeys(map(secrets.key, secrets.refs((config.rules, tuple(config.certificates.values())))))
+        named = (config.rules, tuple(config.certificates.values()), tuple(config.credentials.values()))
+        wanted = dict.fromkeys(map(secrets.key, secrets.refs(named)))
         missing = [name for name in wanted if name not in known]
         if missing:
             rest = self._since + GRACE - self._clock()
@@ -232,7 +234,8 @@ class ClusterSource:
                 self._come_back(rest)
                 return Arrived(None, revision, {}, [f"waiting for key material: {_some(missing)}"], [])
             complaints.append(f"key material is missing: {_some(missing)}")
-        return Arrived(config, revision, {name: known[name] for name in wanted if name in known}, [], complaints)
+        found = {name: known[name] for name in (*wanted, ACCOUNTS_KEY) if name in known}
+        return Arrived(config, revision, found, [], complaints)
 
     def _come_back(self, seconds: float) -> None:
         self._loop.call_soon_threadsafe(self._loop.call_later, seconds, self._changed.set)

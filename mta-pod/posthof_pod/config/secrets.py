@@ -15,10 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 import msgspec
 
 from posthof_crds.engine import SecretRef
-
-ACCOUNTS_KEY = "/accounts"
-"""The key on the channel of what salts the accounts' verifiers: of the MTA, the same in all workers of the fleet."""
-
+from posthof_crds.shards import ACCOUNTS_KEY as ACCOUNTS_KEY
 
 class Secrets:
     """`values`: by `key(ref)`."""

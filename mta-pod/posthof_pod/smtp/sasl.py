@@ -117,7 +117,7 @@ def scram(
         raise Malformed(501, "5.5.2", "The response is no SCRAM message")
     flag, name = first["flag"], _saslname(first["name"])
     username = _name(name)
-    is_honest = first["authzid"] is None or _saslname(first["authzid"]) == name
+    is_honest = _saslname(first["authzid"] or "") in ("", name)
     if is_plus:
         is_honest &= flag == f"p={BINDING}"
     else:  # "y": the client could, and believes we cannot: somebody took the offer away (RFC 5802 section 6)
