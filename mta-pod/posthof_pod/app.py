@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import msgspec
 
@@ -56,6 +57,9 @@ from posthof_pod.observe.events import Events
 from posthof_pod.observe.log import Log
 from posthof_pod.outbox import outbox_of
 from posthof_pod.replies import Reply, Temporary
+from posthof_pod.reports import dmarc
+from posthof_pod.reports.dmarc import Reporter
+from posthof_pod.reports.room import Reports
 from posthof_pod.resolve.assembly import Resolution, assemble
 from posthof_pod.resolve.lookup import CachedLookup, Failures
 from posthof_pod.resolve.own import is_local_address
@@ -73,6 +77,7 @@ LATE_EVERY = 1.0  # seconds between two words to the spool of how late the oldes
 POLICIES_EVERY = 900.0  # seconds between looks at the age of MTA-STS policies
 SHRINKS = 30.0  # seconds sessions have to end that are not ours any more
 FENCED = 1  # exit status
+DMARC = "dmarc"  # of what kind reports are
 NO_LOGIN = Reply(451, "4.7.8", "The login of the next hop is not known")
 _SPOOL = {  # what of Spool.stats is shown, and how it is called
     "live": "posthof_spool_messages",
@@ -117,6 +122,7 @@ class Worker:
         self.mta: flow.Mta
         self.gate: HouseGate
         self.callout: Callout
+        self.reports: Reports
         self.resolution: Resolution
         self._is_begun = False
         self._is_stopping = False
@@ -185,6 +191,11 @@ class Worker:
         self.resolution = self._resolution(config)
         maildirs = MaildirDelivery(config.mail_root, config.hostname)
         self.callout = Callout(self._ask_line, self._route_of_domain, monotonic=time.monotonic)
+        spread = crc32(config.hostname.encode()) / 2**32
+        self.reports = Reports(
+            Path(config.spool.path), self.spool_id, clock=time.time, watch=self.events, spread=spread
+        )
+        self.reports.register(DMARC, self._report_dmarc)
         admission = self._admission(config)
         mta = self.mta = flow.Mta(config, admission=admission, backlog=Backlog(), events=events, maildirs=maildirs)
         mta.spool = Spool(
@@ -219,6 +230,7 @@ class Worker:
         await mta.spool.start()
         mta.pool.start()
         self._spawn(self._watch())
+        self._spawn(self.reports.run())
         self._spawn(self._refresh_policies())
 
     async def _change(self, config: EngineConfig, contexts: dict[str, ssl.SSLContext], swap: Swap) -> None:
@@ -290,8 +302,24 @@ class Worker:
         """Who judges mail from the world; nobody in a house that takes none."""
         if not any(listener.role is ListenerRole.MX for listener in config.listeners):
             return None
-        means = Means(lambda: CachedLookup(self.resolution.cache, time.time, self.failures), time.time, self.events)
-        return SenderCheck(config, means)
+        note = partial(self.reports.note, DMARC)
+        return SenderCheck(config, Means(self._lookup, time.time, self.events, note))
+
+    def _lookup(self) -> CachedLookup:
+        return CachedLookup(self.resolution.cache, time.time, self.failures)
+
+    def _reporter(self) -> Reporter | None:
+        """Who signs the DMARC reports; nobody while the AccessPolicy wants none."""
+        config = self.mta.config
+        policy = config.access.dmarc
+        if not policy.aggregate_reports:
+            return None
+        contact = policy.contact or f"postmaster@{config.hostname}"
+        return Reporter(config.hostname, policy.organisation or config.hostname, contact)
+
+    async def _report_dmarc(self, day: str, rows: Counter[bytes]) -> None:
+        send = partial(flow.originate, mta=self.mta)
+        await dmarc.compose(day, rows, dmarc.Means(self._reporter, self._lookup, send))
 
     async def know_pods(self, payload: Any) -> None:
         """Which address is in which selections of pods, from now on. No configuration changes for it."""
@@ -517,6 +545,7 @@ class Worker:
             await asyncio.gather(*(one.drain(grace) for one in self.listeners.values()))
             await self.callout.stop()
             await self.mta.pool.drain(max(seconds - (time.monotonic() - begun) - 1.0, 0.5))
+            await self.reports.flush()
             await self.mta.spool.stop()
             await self.mta.maildirs.close()
         self.accounts.close()

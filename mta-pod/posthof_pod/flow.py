@@ -27,7 +27,18 @@ from posthof_pod.deliver.connection import Connection, Outgoing
 from posthof_pod.deliver.maildir import MaildirDelivery
 from posthof_pod.deliver.pool import Pool
 from posthof_pod.deliver.site import Setback
-from posthof_pod.model import Destination, Envelope, Held, Outcome, Reason, Settlement, Status, Taken
+from posthof_pod.model import (
+    Destination,
+    Envelope,
+    Held,
+    Origin,
+    Outcome,
+    Reason,
+    Recipient,
+    Settlement,
+    Status,
+    Taken,
+)
 from posthof_pod.observe.events import Events
 from posthof_pod.replies import Failure, Reply
 from posthof_pod.schedule.backlog import Backlog, State
@@ -123,6 +134,23 @@ async def accept(mail: Incoming, mta: Mta) -> Reply:
     enqueue(stored.ref, envelope, shares, mta, is_tried=at_once)
     mta.events.accepts.observe(monotonic() - begun)
     return Reply(250, "2.0.0", f"queued as {queue_id}")
+
+
+async def originate(sender: str, recipients: Sequence[str], content: bytes, mta: Mta) -> bool:
+    """A message of our own that nothing caused: a daily report. Durable when this returns. False: nobody takes it."""
+    now = mta.clock()
+    found = tuple(Recipient(address) for address in recipients)
+    message_id = fields.value(fields.block(content), b"message-id").decode("ascii", "replace")
+    made = Envelope("", sender, found, now, len(content), origin=int(Origin.REPORT), message_id=message_id)
+    own = mta.admission.own(made)
+    if own is None:
+        mta.events.report_dropped(made, range(len(found)), "nobody takes this address")
+        return False
+    envelope = msgspec.structs.replace(own, id=mta.spool.next_id())
+    stored = await mta.spool.commit(envelope, b"", content, at_once=False)
+    mta.events.report_made(envelope, "daily", "")
+    enqueue(stored.ref, envelope, mta.admission.shares(envelope), mta, is_tried=False)
+    return True
 
 
 def enqueue(ref: int, envelope: Envelope, shares: Sequence[Share], mta: Mta, *, is_tried: bool) -> None:

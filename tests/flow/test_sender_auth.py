@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from kit.dkim import signed, signing_key
 from kit.dns import DNSServer
 from kit.house import House
 from posthof_pod.mailauth.dkim import keys
+from posthof_pod.reports.journal import day_of
+from posthof_pod.reports.received import reports
 
 MTA = """
 apiVersion: posthof.dev/v1alpha1
@@ -56,6 +59,7 @@ def world(dmarc: str = "v=DMARC1; p=reject") -> DNSServer:
         {
             "a.example": {"TXT": f'"v=spf1 ip4:{GOOD} -all"'},
             "_dmarc.a.example": {"TXT": f'"{dmarc}"'},
+            "a.example._report._dmarc.ours.test": {"TXT": '"v=DMARC1"'},
             f"{KEY.selector}._domainkey.a.example": {"TXT": f'"{text[:200]}" "{text[200:]}"'},
         }
     )
@@ -234,3 +238,28 @@ def test_test_mode_and_policies_of_none_change_nothing(tmp_path: Path) -> None:
         assert b"X-Posthof-Quarantine" not in mail
 
     story(tmp_path, policy("{}"), act, dmarc="v=DMARC1; p=quarantine; t=y")
+
+
+def test_a_day_of_mail_becomes_one_report(tmp_path: Path) -> None:
+    async def act(house: House) -> None:
+        for n in range(3):
+            await house.submit("ada@a.example", ["alice@ours.test"], CONTENT, client=GOOD)
+            await house.submit(f"n{n}@lists.example", ["alice@ours.test"], CONTENT, client=BAD)
+        await house.until(lambda: len(house.inbox("ours.test/alice")) == 6)
+        room = house.worker.reports
+        await room.flush()
+        (today,) = (house.folder / "spool" / "reports" / "dmarc").iterdir()
+        today.rename(today.with_name(day_of(time.time() - 2 * 86400)))  # two days have passed
+        await room.collect()
+        await house.until(lambda: len(house.inbox("ours.test/alice")) == 7)
+        (mail,) = [one for one in house.inbox("ours.test/alice") if b"Subject: Report Domain: a.example" in one]
+        (report,) = reports(mail)
+        assert {(one.source, one.messages, one.disposition) for one in report.records} == {
+            (GOOD, 3, "pass"),
+            (BAD, 3, "quarantine"),
+        }
+        await room.collect()  # nothing is left to report
+        assert room.sent == 1
+        await house.drained()
+
+    story(tmp_path, policy("{}"), act, dmarc="v=DMARC1; p=reject; rua=mailto:alice@ours.test")
