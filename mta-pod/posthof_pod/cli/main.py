@@ -26,6 +26,7 @@ COMMANDS = {
     "mailq": "show the queue as mailq(1) does",
     "spool": "look into a spool: verify it, read its records",
     "dkim": "the DKIM keys of a house, and the records to publish",
+    "reports": "what other houses report about our domains",
     "api": "one raw question to the admin API",
 }
 
