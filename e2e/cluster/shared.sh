@@ -58,3 +58,12 @@ start_shared() {
   for node in node-a node-b; do mount_shared "$node"; done
   (enter node-a mkdir -p "$(shared_root)")
 }
+
+release_shared() { # a client that is killed while a thread of its own asks the mount would wait for itself for ever
+  local node
+  for node in node-a node-b; do
+    [ -f "$RUN/$node/holder" ] || continue
+    enter_quietly "$node" grep -q " $RUN/shared/mount fuse.juicefs " /proc/self/mounts || continue
+    enter_quietly "$node" umount -f "$RUN/shared/mount" || true
+  done
+}

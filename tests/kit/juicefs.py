@@ -30,6 +30,7 @@ from . import peers
 PROGRAM = peers.UNPACKED / "juicefs" / "bin" / "juicefs"
 READY = 60.0  # seconds a mount or the metadata server may take
 GIB = 1 << 30
+FORCE, DETACH = 1, 2  # of umount(2)
 
 
 def require() -> None:
@@ -151,12 +152,17 @@ class Shared:
     def kill(self, number: int) -> None:
         """The client dies: whoever uses the mount gets ENOTCONN until it is mounted anew."""
         self.signal(number, signal.SIGKILL)
+        with contextlib.suppress(OSError):  # in use: as it should be
+            self._umount(number, FORCE)  # a thread of the client may itself wait for an answer of the mount
         self._clients.pop(number).wait()
 
     def detach(self, number: int) -> None:
         """Out of sight at once, under the feet of whoever uses it (`umount -l`)."""
+        self._umount(number, DETACH)
+
+    def _umount(self, number: int, how: int) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
-        if libc.umount2(str(self.path(number)).encode(), 2) != 0:  # MNT_DETACH
+        if libc.umount2(str(self.path(number)).encode(), how) != 0:
             code = ctypes.get_errno()
             raise OSError(code, os.strerror(code), str(self.path(number)))
 

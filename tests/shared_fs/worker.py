@@ -235,7 +235,7 @@ class Worker:
         await self.is_over.wait()
         await asyncio.wait(sending, timeout=ENDS)
         ends = asyncio.get_running_loop().time() + ENDS
-        while self.busy or self.spool.live > self.held:  # noqa: ASYNC110  # as above
+        while self.busy or self.spool.live > self.held:
             if asyncio.get_running_loop().time() > ends:
                 break
             await asyncio.sleep(0.02)
