@@ -215,8 +215,8 @@ _POLICY = engine.OwnPolicy(mode="testing")
 
 
 class MTASTS(Part):
-    """An MTA-STS policy (RFC 8461): servers that send to the domain demand TLS and a valid certificate. The MTA serves
-    it (its `mtaSts`), or something else does: `posthof dns` and the status have the texts."""
+    """An MTA-STS policy (RFC 8461): servers that send to the domain demand TLS and a valid certificate. The MTA
+    serves it (its `mtaSts`); what to publish in DNS is in the status, on one machine in `posthof mta-sts`."""
 
     mode: Literal["Testing", "Enforce"] = "Testing"
     """Testing: senders only report what would fail. Enforce: they deliver by valid TLS or not at all. It is published

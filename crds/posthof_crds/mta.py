@@ -268,8 +268,8 @@ class PolicyServer(Part):
     """The port the world asks: 443. In a cluster it is a port of the public Service."""
 
     cert_refs: Annotated[tuple[CertRef, ...], Field(min_length=1, max_length=32)]
-    """The TLSCerts to present. Each domain with `dns.mtaSts` is asked for as `mta-sts.<domain>`, so one of them has to
-    have that name, and the world has to believe it."""
+    """The TLSCerts to present. Each domain with `dns.mtaSts` is asked for as `mta-sts.<domain>`, so one of them has
+    to have that name, and the world has to believe it."""
 
 
 class HTTP(Part):

@@ -99,22 +99,21 @@ def _listeners(manifests: Manifests, declared: Declared) -> Iterator[Found]:
             here: FieldPath = ("spec", "listeners", n)
             yield from _listener(entry, listener, listeners[:n], here)
             for k, ref in enumerate(listener.tls.cert_refs if listener.tls else ()):
-                if ("TLSCert", ref.name) not in declared:
-                    known = sorted(name for kind, name in declared if kind == "TLSCert")
-                    at = (*here, "tls", "certRefs", k, "name")
-                    what = f'there is no TLSCert "{ref.name}"'
-                    yield Found(entry.document.problem(at, what, sentence(did_you_mean(ref.name, known))))
-        server = entry.object.spec.mta_sts
-        for k, ref in enumerate(server.cert_refs if server else ()):
-            if ("TLSCert", ref.name) not in declared:
-                known = sorted(name for kind, name in declared if kind == "TLSCert")
-                at = ("spec", "mtaSts", "certRefs", k, "name")
-                what = f'there is no TLSCert "{ref.name}"'
-                yield Found(entry.document.problem(at, what, sentence(did_you_mean(ref.name, known))))
-        for n, listener in enumerate(listeners):
+                yield from _named(entry, (*here, "tls", "certRefs", k, "name"), ref.name, declared)
             if _overlap(listener.address, listener.port, http.address, http.port):
                 what = f"port {http.port} is the port of listener {listener.name}"
                 yield Found(entry.document.problem(("spec", "http", "port"), what, "Use another port, such as 8025."))
+        server = entry.object.spec.mta_sts
+        for k, ref in enumerate(server.cert_refs if server else ()):
+            yield from _named(entry, ("spec", "mtaSts", "certRefs", k, "name"), ref.name, declared)
+
+
+def _named(entry: Entry[MTA], at: FieldPath, name: str, declared: Declared) -> Iterator[Found]:
+    """A TLSCert that is named is there."""
+    if ("TLSCert", name) not in declared:
+        known = sorted(one for kind, one in declared if kind == "TLSCert")
+        what = f'there is no TLSCert "{name}"'
+        yield Found(entry.document.problem(at, what, sentence(did_you_mean(name, known))))
 
 
 def _listener(entry: Entry[MTA], listener: Listener, before: Sequence[Listener], here: FieldPath) -> Iterator[Found]:

@@ -59,6 +59,7 @@ class Prepared:
         self.ports = Ports(self.workers)
         self.http: list[socket.socket] = []
         self.public: list[socket.socket] = []
+        self.policies: list[socket.socket] = []
         self.lock = -1
         self.volume: Findings
         self.keys = Keys(secrets, {})
@@ -108,6 +109,8 @@ class Prepared:
             self.http = [bind_http(self.config.http.host, self.config.http.port)]
             if self.config.public_http is not None and self._has_public:
                 self.public = bind_public(self.config.public_http)
+            if (server := self.config.policy_server) is not None:
+                self.policies = bind_public(HTTPSettings(host=server.host, port=server.port))
         except BindFailed as error:
             problems.append(str(error))
         if problems:
@@ -115,7 +118,7 @@ class Prepared:
 
     def close(self) -> None:
         self.ports.close()
-        for one in (*self.http, *self.public):
+        for one in (*self.http, *self.public, *self.policies):
             one.close()
         if self.lock >= 0:
             os.close(self.lock)

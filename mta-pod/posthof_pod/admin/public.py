@@ -107,6 +107,7 @@ async def report(house: Supervisor, identity: Identity) -> Report:
         workers=len(house.crew.ready),
         sessions=int(stats.get('posthof_sessions_open{direction="in"}', 0)),
         certificates=served,
+        unproven=house.proof.unproven,
         queue=_queue(stats),
         spool=_spool(stats, len(house.crew.ready), house),
         take_overs=house.fleet.take_overs.recent,

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import ssl
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -33,11 +34,14 @@ from posthof_pod.admin import certificates, systemd, token
 from posthof_pod.admin.compiled import Compiled
 from posthof_pod.admin.crew import Crew, Keys, Pods
 from posthof_pod.admin.fleet import PROOFS, Fleet, Home
+from posthof_pod.admin.mxproof import Proof, asker
+from posthof_pod.admin.policies import context_of, mx_hosts
 from posthof_pod.admin.prepare import CannotStart, Prepared, refuse_egress, refuse_roles
 from posthof_pod.admin.sockets import Address, BindFailed
+from posthof_pod.deliver.tls import ClientTLS
 from posthof_pod.observe.events import Events
 
-RESTART = ("spool", "state_dir", "workers", "http", "public_http", "user")
+RESTART = ("spool", "state_dir", "workers", "http", "public_http", "policy_server", "user")
 STOP = 15.0  # seconds for a clean stop, all in all
 CERTIFICATES = 60.0  # seconds between looks at the certificates' files
 DKIM = 30.0  # seconds between looks at DKIM keys of the state folder
@@ -87,6 +91,9 @@ class Supervisor:
         self._told: list[Address] = []
         self._prepared, self._source = prepared, source
         self._keys = prepared.keys
+        self.proof = Proof(lambda: mx_hosts(self.config), events.warned)  # of the hosts in our MTA-STS policies
+        self._policy_pairs: certificates.Pairs | None = None
+        self._policy_context: ssl.SSLContext | None = None
         self._served: dict[str, ServedCertificate] = {}
         self._served_of: certificates.Pairs | None = None
         self._home = home
@@ -121,6 +128,13 @@ class Supervisor:
             self._served_of = pairs
         return self._served
 
+    def policy_context(self) -> ssl.SSLContext | None:
+        """What our MTA-STS policies are served with; None: nothing yet."""
+        pairs = self._keys.certificates
+        if self._policy_pairs is not pairs:
+            self._policy_pairs, self._policy_context = pairs, context_of(self.config, pairs)
+        return self._policy_context
+
     @property
     def http_address(self) -> str:
         host, port = self._prepared.http[0].getsockname()[:2]
@@ -132,6 +146,7 @@ class Supervisor:
         """From the first worker to the last. Returns the exit status."""
         from posthof_pod.admin.http import serve
         from posthof_pod.admin.public import serve_public
+        from posthof_pod.admin.wellknown import serve_policies
 
         loop = asyncio.get_running_loop()
         self.events.attach(loop)
@@ -142,7 +157,10 @@ class Supervisor:
         self._tell_of_listeners()
         self.crew.start(self.config, self._keys, self.revision)
         keeping = asyncio.ensure_future(self._guarded(self.fleet.run()))
-        async with serve(self, self._prepared.http), serve_public(self, self._prepared.public):
+        policies = serve_policies(self, self._prepared.policies)
+        async with serve(self, self._prepared.http), serve_public(self, self._prepared.public), policies:
+            tls = ClientTLS()
+            self._run(self.proof.run(lambda: asker(self.config, tls)))
             self._run(self._settle())
             self._run(self._follow())
             self._run(self._renew())
@@ -343,6 +361,7 @@ class Supervisor:
         self.ports.finish(change)
         self.config, self._keys, self.revision = config, keys, revision
         self._swapped.set()
+        self.proof.poke()
         self._tell_of_listeners()
         self.events.config_swapped(revision, changed)
         return []
