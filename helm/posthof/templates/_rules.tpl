@@ -9,6 +9,10 @@ holds itself: so there is no escalate and no bind here. Every resource and verb 
 - apiGroups: [posthof.dev]
   resources: [mtas/status, maildomains/status, relaypolicies/status, accesspolicies/status, smtpcredentials/status, dkimkeys/status, tlscerts/status]
   verbs: [get, patch]
+# DKIM keys are made, changed for new ones and taken away for a MailDomain that asks for it.
+- apiGroups: [posthof.dev]
+  resources: [dkimkeys]
+  verbs: [create, delete]
 # Owner references that hold back the deletion of their owner ask for this.
 - apiGroups: [posthof.dev]
   resources: [mtas/finalizers, maildomains/finalizers, smtpcredentials/finalizers, dkimkeys/finalizers, tlscerts/finalizers]
