@@ -22,7 +22,7 @@ _GUARD = engine.Guard()
 _COUNT = Field(ge=0, le=1_000_000_000)
 
 
-def username(value: str) -> str:
+def user_name(value: str) -> str:
     """A user name in its one form: prepared by SASLprep (RFC 4013), without case."""
     try:
         name = prepare(value).casefold()
@@ -129,7 +129,7 @@ class SMTPCredentialSpec(Part):
     or in one that allows this namespace. An account with a password needs it where the MTA is in another namespace,
     because what checks the password goes there. On one machine it is the folder's MTA."""
 
-    username: Annotated[str, AfterValidator(username), Field(max_length=320)] | None = None
+    username: Annotated[str, AfterValidator(user_name), Field(max_length=320)] | None = None
     """The name to log in with; case does not count. Default: metadata.name. Of two accounts of an MTA with one name,
     that of the MTA's own namespace has it, then the older one."""
 

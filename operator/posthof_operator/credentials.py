@@ -8,6 +8,7 @@ Rules of this file
 
 from __future__ import annotations
 
+import base64
 import datetime
 import secrets
 import string
@@ -108,7 +109,10 @@ def secret(raw: Raw, name: str, username: str, length: int) -> Raw:
             "ownerReferences": [owner_reference(raw, "SMTPCredential")],
         },
         "type": "kubernetes.io/basic-auth",
-        "stringData": {"username": username, "password": password},
+        "data": {
+            key: base64.b64encode(value.encode()).decode()
+            for key, value in (("username", username), ("password", password))
+        },
     }
 
 

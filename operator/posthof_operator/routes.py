@@ -62,6 +62,9 @@ def _wake_referrers(world: World, key: Key) -> None:
     if key.kind == "Secret":
         for cert in list(world.store.keys("TLSCert", key.namespace)):
             world.enqueue(cert)
+        account = Key("SMTPCredential", key.namespace, key.name.removesuffix("-smtp"))
+        if key.name.endswith("-smtp") and world.store.held(account) is not None:
+            world.enqueue(account, TOGETHER)  # its password was removed, or is there now
 
 
 def _wake_config(world: World, key: Key, is_meant: bool) -> None:

@@ -77,3 +77,7 @@ def told(of: Fleet, where: str) -> str:
     """`Reason: message`; "Accepted" for what is accepted."""
     found = verdict(of, where)
     return f"{found.reason}: {found.message}" if found.message else str(found.reason)
+
+
+def credential(where: str, spec: str, **more: Any) -> Part:
+    return part_of("SMTPCredential", raw("SMTPCredential", where, spec, **more))

@@ -16,6 +16,7 @@ from posthof_operator.domains import Domains
 from posthof_operator.flow import MTARoom, Pace
 from posthof_operator.policies import Policies
 from posthof_operator.reports import Reporters
+from posthof_operator.store import Store
 from posthof_operator.trust import Trust
 from posthof_operator.workloads import Workloads
 from posthof_operator.world import World
@@ -58,14 +59,10 @@ def access(name: str, **spec: Any) -> dict[str, Any]:
 async def operated(server: FakeApi) -> AsyncIterator[tuple[FakePods, World]]:
     async with FakePods(server) as pods:
         reporters = Reporters(pods.port)
-        rooms = lambda store: [
-            MTARoom(store, reporters, PACE),
-            Workloads(),
-            Domains(),
-            Policies(),
-            Trust(),
-            Credentials(),
-        ]
+
+        def rooms(store: Store) -> list[Any]:
+            return [MTARoom(store, reporters, PACE), Workloads(), Domains(), Policies(), Trust(), Credentials()]
+
         try:
             async with at_work(rooms, server=server) as world:
                 yield pods, world

@@ -7,7 +7,21 @@ import base64
 from typing import Any
 
 from kit.fakeapi import Failure, FakeApi, Request, until
-from kit.operated import NS, access, condition, config_of, domain, events, is_, mta, operated, policy, running
+from kit.operated import (
+    NS,
+    access,
+    condition,
+    config_of,
+    credential,
+    domain,
+    events,
+    is_,
+    mta,
+    operated,
+    policy,
+    running,
+)
+from posthof_crds import verifiers
 from posthof_crds.report import ClientCounts, QueueCounts, SpoolState
 from posthof_crds.shards import read_keys, read_pods
 from posthof_operator.resources import FINALIZER, PAUSED
@@ -434,5 +448,53 @@ def test_an_access_policy_reaches_the_pods_and_says_who_obeys_it() -> None:
                 await until(lambda: config_of(server).access.dmarc.reject == "Accept")
                 server.remove("AccessPolicy", "trust", NS)
                 await until(lambda: config_of(server).access.name == "")
+
+    asyncio.run(story())
+
+
+def test_an_account_gets_its_password_and_pods_get_what_checks_it() -> None:
+    async def story() -> None:
+        async with FakeApi() as server:
+            server.put(mta())
+            server.put(credential("shop", generate={"length": 20}, allowedSenders=["shop@example.org"]))
+            async with operated(server) as (pods, _):
+                await running(server, pods)
+                await until(lambda: server.get("Secret", "shop-smtp", NS))
+                made = server.get("Secret", "shop-smtp", NS)
+                data = {key: base64.b64decode(value).decode() for key, value in made["data"].items()}
+                assert data["username"] == "shop"
+                assert len(data["password"]) == 20
+                await until(lambda: "mail/shop-smtp/password.hash" in keys_of(server))
+                keys = keys_of(server)
+                found = verifiers.parse(keys["mail/shop-smtp/password.hash"].decode())
+                assert verifiers.check(found, data["password"])
+                assert keys["/accounts"]
+                assert data["password"].encode() not in repr(keys).encode()
+                assert config_of(server).credentials["mail/shop"].senders == ("shop@example.org",)
+                await until(lambda: is_(server, "SMTPCredential", "shop", "Ready"))
+                server.put(credential("shop", generate={}, allowedSenders=["*"], expires="2020-01-01T00:00:00Z"))
+                await until(lambda: condition(server, "SMTPCredential", "shop", "Usable")["reason"] == "Expired")
+
+    asyncio.run(story())
+
+
+def keys_of(server: FakeApi) -> dict[str, bytes]:
+    found = [server.get("Secret", f"edge-keys-{n}", NS) for n in range(4)]
+    return read_keys(base64.b64decode(raw["data"]["keys"]) for raw in found if raw)
+
+
+def test_a_secret_that_is_somebody_elses_is_nobodys_password() -> None:
+    async def story() -> None:
+        async with FakeApi() as server:
+            server.put(mta())
+            data = {"password": "eA=="}
+            server.put({"kind": "Secret", "metadata": {"name": "shop-smtp", "namespace": NS}, "data": data})
+            server.put(credential("shop", generate={}, allowedSenders=["shop@example.org"]))
+            async with operated(server) as (pods, _):
+                await running(server, pods)
+                await until(lambda: is_(server, "SMTPCredential", "shop", "Accepted"))
+                found = condition(server, "SMTPCredential", "shop", "ResolvedRefs")
+                assert found["reason"] == "SecretTaken"
+                assert server.get("Secret", "shop-smtp", NS)["data"] == {"password": "eA=="}
 
     asyncio.run(story())

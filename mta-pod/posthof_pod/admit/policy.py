@@ -323,6 +323,8 @@ class CompiledPolicy:
     def decide(self, facts: Facts, without: frozenset[str] = frozenset()) -> Decision:
         """What becomes of the recipient. `without`: names of rules not to ask (a Redirect answers once in a
         chain)."""
+        if facts.credential and facts.credential not in self.config.credentials:
+            facts = facts._replace(credential="")  # an account that is gone, in a session that is still open
         local, domain = names.split(facts.recipient)
         asked = self._asked(domain) if self._rules else ()
         if not asked:
