@@ -189,7 +189,7 @@ class Pod:
         """As the power goes: the process, and its workers with it."""
         if self.program is None or self.program.poll() is not None:
             return
-        children = _children(self.program.pid)
+        children = descendants(self.program.pid)
         self.program.kill()
         self.program.wait(10)
         for pid in children:
@@ -294,6 +294,6 @@ def _write(path: Path, content: bytes) -> None:
     fresh.rename(path)
 
 
-def _children(pid: int) -> list[int]:
+def descendants(pid: int) -> list[int]:
     found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False).stdout.split()
-    return [each for one in map(int, found) for each in (one, *_children(one))]
+    return [each for one in map(int, found) for each in (one, *descendants(one))]

@@ -36,6 +36,7 @@ HANGS = 10.0  # seconds until a worker that hangs alone is killed
 ASK = 1.0  # seconds a worker has to say when it looked last
 SLEPT = 10.0  # seconds between two looks that nothing but a stopped process explains
 LASTING = 30.0  # seconds until trouble with the Leases is told to the operator
+LAST_WORDS = 2.5  # seconds: the others list every one or two
 TOLD_EVERY = 1.0  # seconds
 PROOFS = "workers"  # folder in the state folder: lock files of this pod's workers
 
@@ -132,9 +133,10 @@ class Fleet:
                 await asyncio.sleep(1.0)
 
     async def leave(self) -> None:
-        """The last worker has ended. Whoever left lanes behind is named in the Lease, which then stays."""
-        if self._leases is not None and not self._earlier():
-            await self._leases.leave()
+        """The last worker has ended. If one left lanes behind, the others read of its end first."""
+        if self._leases is not None:
+            others = any(one.pod != self.members.own for one in self.members.pods)
+            await self._leases.leave(heard=LAST_WORDS if others and self._earlier() else 0.0)
 
     def _earlier(self) -> list[str]:
         """Workers of this pod whose process has ended and whose folder is still on the volume. Forgets the others."""

@@ -146,10 +146,14 @@ class Leases:
             await self._list()
         return max(0.05, min(self._renew_at, self._list_at) - self._clock())
 
-    async def leave(self) -> None:
-        """Remove the Lease: nobody is to wait for us. What fails leaves it to grow old."""
+    async def leave(self, *, heard: float = 0.0) -> None:
+        """Remove the Lease: nobody is to wait for us. What fails leaves it to grow old. `heard`: seconds in which the
+        others shall read its last words first."""
         if not self._uid:
             return
+        if self._is_dirty:
+            await self._renew()
+        await asyncio.sleep(heard)
         try:
             await self._api.delete_lease(self._me.pod, self._uid)
         except (Away, Denied, Conflict) as error:
