@@ -33,12 +33,13 @@ class Observed(Collector):
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
         """The families without samples: so registering asks the store nothing."""
-        return [*_readiness(()), *_dns(()), _certificates(())]
+        return [*_readiness(()), *_dns(()), _certificates(()), _scaling(())]
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         yield from _readiness((key, held.raw()) for kind in OURS for key, held in self._store.all(kind))
         yield from _dns((key, held.raw()) for key, held in self._store.all("MailDomain"))
         yield _certificates((key, held.raw()) for key, held in self._store.all("TLSCert"))
+        yield _scaling((key, held.raw()) for key, held in self._store.all("MTA"))
 
 
 def _readiness(objects: Iterable[tuple[Key, Raw]]) -> list[GaugeMetricFamily]:
@@ -98,3 +99,16 @@ def _certificates(objects: Iterable[tuple[Key, Raw]]) -> GaugeMetricFamily:
         if moment := raw["status"].get("notAfter"):
             ends.add_metric((key.namespace, key.name), datetime.datetime.fromisoformat(moment).timestamp())
     return ends
+
+
+def _scaling(objects: Iterable[tuple[Key, Raw]]) -> GaugeMetricFamily:
+    found = GaugeMetricFamily(
+        "posthof_operator_scaling",
+        "1 for each MTA with ScalingActive, with the reason: why there are as many pods as there are.",
+        labels=["object_namespace", "name", "reason"],
+    )
+    for key, raw in objects:
+        for one in raw["status"].get("conditions") or ():
+            if one["type"] == "ScalingActive":
+                found.add_metric((key.namespace, key.name, one.get("reason", "")), 1)
+    return found

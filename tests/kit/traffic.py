@@ -49,10 +49,15 @@ class Moment(NamedTuple):
 
 
 class Fleet:
-    """`pods` to begin with; `silent(now)`: nobody reports."""
+    """`pods` to begin with; `silent(now)`: nobody reports; `places`: as many pods as the cluster has room for."""
 
     def __init__(
-        self, wish: Autoscaling, *, pods: int = 0, silent: Callable[[float], bool] = lambda now: False
+        self,
+        wish: Autoscaling,
+        *,
+        pods: int = 0,
+        places: int = 1000,
+        silent: Callable[[float], bool] = lambda now: False,
     ) -> None:
         self.wish = wish
         self.past = Past(pods or wish.min)
@@ -63,7 +68,7 @@ class Fleet:
         self._free: deque[tuple[float, float]] = deque()  # since when, how many: oldest first
         self._ready_at = [0.0] * self.past.pods  # when each pod began to take part
         self._cpu = self._drained = self._sessions = 0.0  # of the last minute
-        self._silent = silent
+        self._silent, self._places = silent, places
 
     @property
     def ready(self) -> float:
@@ -89,8 +94,11 @@ class Fleet:
         """A bulk of mail, all at once."""
         self._free.append((self.now, count))
 
+    def _running(self) -> int:
+        return min(self._places, sum(at <= self.now for at in self._ready_at))
+
     def _work(self, traffic: Traffic) -> None:
-        pods = sum(at <= self.now for at in self._ready_at)
+        pods = self._running()
         have = pods * TICK
         arrived = (traffic.free + traffic.dead + traffic.throttled) * TICK
         used = min(arrived * ACCEPT, have)
@@ -116,7 +124,7 @@ class Fleet:
         return sent
 
     def _loads(self) -> list[Load]:
-        pods = sum(at <= self.now for at in self._ready_at)
+        pods = self._running()
         if not pods or self._silent(self.now):
             return []
         ready, oldest = self.ready, self.now - self._free[0][0] if self._free else 0.0

@@ -51,6 +51,15 @@ def test_a_record_that_differs_is_named_with_its_domain() -> None:
     assert 'record="spf",state="differs"' in wrong
 
 
+def test_an_mta_that_scales_says_why_it_has_as_many_pods_as_it_has() -> None:
+    store = Store()
+    store.put("MTA", one("fixed", ready("True")))
+    active = {"type": "ScalingActive", "status": "True", "reason": "AtMaximum"}
+    store.put("MTA", one("bulk", {"conditions": [active]}))
+    [line] = [line for line in told(store) if line.startswith("posthof_operator_scaling")]
+    assert line == 'posthof_operator_scaling{name="bulk",object_namespace="a",reason="AtMaximum"} 1.0'
+
+
 def test_a_certificate_tells_when_it_ends() -> None:
     store = Store()
     store.put("TLSCert", one("mx", {"notAfter": "2027-01-19T08:00:00Z"}))

@@ -4,7 +4,8 @@ Rules of this file
 - Up fast: the need must last for `scaleUp.stabilization`; then so many at once as it asks for, within
   `scaleUp.pods` or a doubling, and again after PACE.
 - Down slowly: fewer must have been enough at each moment of `scaleDown.stabilization`, all of which we have seen;
-  then one pod, and the next one after `scaleDown.period`. Pods that were asked for and have not reported yet stop it.
+  then one pod, and the next one after `scaleDown.period`. A pod that is ready and says nothing stops it; one that
+  never came (no room in the cluster) does not, and is the first to go.
 - Never below what holds all mail in memory (needs.fits), whoever asked for fewer.
 - Without reports nothing changes.
 """
@@ -83,8 +84,8 @@ def _down(history: Sequence[Sample], wish: Autoscaling, past: Past, now: float) 
     enough = max(math.ceil(_greatest(one, wish.targets).pods) for one in window or history)
     if past.pods <= wish.min or enough >= past.pods:
         return Decision(past.pods, Reason.WITHIN_TARGETS, "all targets are met, and fewer pods would not be enough")
-    if newest.missing or newest.pods < past.pods:
-        return Decision(past.pods, Reason.WITHIN_TARGETS, "all targets are met; not all pods have reported yet")
+    if newest.missing:
+        return Decision(past.pods, Reason.WITHIN_TARGETS, "all targets are met; not all ready pods have reported")
     if window is None or now - past.down_at < behavior.period:
         text = f"fewer pods may be enough; if that lasts for {short(behavior.stabilization)}, one goes"
         return Decision(past.pods, Reason.STABILIZING, text)

@@ -86,6 +86,10 @@ class Scaler:
             first = min(max(asked, wish.min), wish.max or asked)
             past = known.past or Past(first if present is None else present)
             return decide(known.history.samples, wish, past, self._now())
+        if wish is not None and wish.mode == "KEDA" and not seen.has_keda and present is not None:
+            return Decision(present, Reason.KEDA_MISSING, "nobody decides")
+        if wish is not None and wish.max is not None:
+            asked = min(max(asked, wish.min), wish.max)
         samples = known.history.samples
         newest = samples[-1] if samples else None
         count = asked if present is None else held(asked, present, newest)

@@ -119,6 +119,16 @@ def test_at_the_maximum_it_says_what_would_need_more() -> None:
     assert "autoscaling.max is 3" in fleet.moments[-1].decision.message
 
 
+def test_pods_that_find_no_room_in_the_cluster_are_not_waited_for_when_work_is_done() -> None:
+    fleet = Fleet(Autoscaling(min=1, max=8), places=2)
+    fleet.run(600, lambda now: CALM)
+    fleet.add(1_000_000)
+    fleet.run(6 * HOUR, lambda now: CALM)
+    assert max(fleet.pods_of(0, DAY)) == 8
+    assert fleet.moments[-1].pods == 1
+    goes_down_slowly(fleet)
+
+
 def test_while_nobody_reports_nothing_changes() -> None:
     fleet = Fleet(Autoscaling(min=1, max=8), pods=4, silent=lambda now: now > 60)
     fleet.add(900_000)

@@ -189,6 +189,9 @@ def test_without_keda_that_is_said_and_with_it_a_scaled_object_and_its_service_a
             async with operated(server) as (pods, _):
                 await running(server, pods)
                 await until(lambda: is_(server, "MTA", "edge", "ScalingActive", "False", "KEDAMissing"))
+                server.put(scaling("KEDA", min=3))
+                await until(lambda: server.get("MTA", "edge", NS)["status"]["observedGeneration"] == 2)
+                assert replicas(server) == 1
                 assert "mode: Builtin" in condition(server, "MTA", "edge", "ScalingActive")["message"]
             server.missing.discard("keda.sh")
             async with operated(server) as (pods, _):
