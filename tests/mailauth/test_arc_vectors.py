@@ -1,7 +1,7 @@
-"""ARC chains of the ARC test suite (tests/vectors/arc, MIT licence beside it), each with the outcome its runner expects.
+"""ARC chains of the ARC test suite (tests/vectors/arc), each with the outcome that the suite's runner wants.
 
-The runner compares what a verifier prints: none, pass or fail, and nothing at all for a chain that somebody on the way
-gave up (a seal says cv=fail).
+The runner compares what a verifier prints: none, pass or fail, and nothing at all for a chain that somebody gave up
+on the way (a seal says cv=fail).
 """
 
 from __future__ import annotations
