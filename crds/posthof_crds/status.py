@@ -148,7 +148,7 @@ class MTAStatus(Status):
     """Ready pods of those wanted, such as 3/3."""
 
     phase: Word | None = None
-    """The state in one word: Healthy, Progressing, Degraded, Draining, Invalid or Paused."""
+    """The state in one word: Healthy, ScalingUp, ScalingDown, Progressing, Degraded, Draining, Invalid or Paused."""
 
     queue: QueueStatus | None = None
     """The queue of all pods together."""
