@@ -26,14 +26,17 @@ def scripts() -> Object:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "actors"}, "data": files}
 
 
-def pod(name: str, script: str, image: str, *words: str, labels: dict[str, str] | None = None) -> Object:
-    """A restricted pod that runs one of the scripts, with `words` as its arguments."""
+def pod(
+    name: str, script: str, image: str, *words: str, labels: dict[str, str] | None = None, node: str = ""
+) -> Object:
+    """A restricted pod that runs one of the scripts, with `words` as its arguments; on `node`, where one is named."""
     return {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": name, "labels": {"actor": name, **(labels or {})}},
         "spec": {
             "automountServiceAccountToken": False,
+            **({"nodeSelector": {"kubernetes.io/hostname": node}} if node else {}),
             "enableServiceLinks": False,
             "terminationGracePeriodSeconds": 0,
             "securityContext": {
@@ -75,10 +78,16 @@ class Actor:
     """A pod that is asked by path and query, and answers JSON."""
 
     def __init__(
-        self, stage: Stage, name: str, script: str, *words: str, labels: dict[str, str] | None = None
+        self,
+        stage: Stage,
+        name: str,
+        script: str,
+        *words: str,
+        labels: dict[str, str] | None = None,
+        node: str = "",
     ) -> None:
         self.stage, self.name = stage, name
-        stage.apply(scripts(), pod(name, script, stage.pod_image, *words, labels=labels))
+        stage.apply(scripts(), pod(name, script, stage.pod_image, *words, labels=labels, node=node))
 
     def ready(self) -> None:
         self.stage.until(f"{self.name} runs", lambda: self.stage.is_ready(self.name), wanted=20)
@@ -91,9 +100,9 @@ class Actor:
 class Sink(Actor):
     """Where mail ends: `sink:2525`."""
 
-    def __init__(self, stage: Stage, name: str = "sink") -> None:
+    def __init__(self, stage: Stage, name: str = "sink", node: str = "") -> None:
         stage.apply(service(name, 2525))
-        super().__init__(stage, name, "sink.py")
+        super().__init__(stage, name, "sink.py", node=node)
 
     def seen(self) -> set[str]:
         return set(self.ask("seen")["ids"])
@@ -118,8 +127,10 @@ class Sink(Actor):
 class Traffic(Actor):
     """Mail that keeps coming from a pod of the namespace."""
 
-    def __init__(self, stage: Stage, name: str = "traffic", labels: dict[str, str] | None = None) -> None:
-        super().__init__(stage, name, "traffic.py", labels=labels)
+    def __init__(
+        self, stage: Stage, name: str = "traffic", labels: dict[str, str] | None = None, node: str = ""
+    ) -> None:
+        super().__init__(stage, name, "traffic.py", labels=labels, node=node)
 
     def start(self, host: str, to: str | list[str], port: int = 25, **how: Any) -> None:
         """rate (mails/s), sessions, tls, size, run: see kit/pods/traffic.py."""

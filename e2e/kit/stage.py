@@ -189,9 +189,9 @@ class Stage:
         return f"{self.place.registry}/posthof-pod:{self.place.tag or chart_version()}"
 
     # ------------------------------------------------------------ mail
-    def world(self) -> tuple[Traffic, Sink]:
-        """A sink and a source of mail in the namespace, both ready."""
-        sink, traffic = Sink(self), Traffic(self)
+    def world(self, node: str = "") -> tuple[Traffic, Sink]:
+        """A sink and a source of mail in the namespace (on that node, where one is named), both ready."""
+        sink, traffic = Sink(self, node=node), Traffic(self, node=node)
         sink.ready()
         traffic.ready()
         return traffic, sink

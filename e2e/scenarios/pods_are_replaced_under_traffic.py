@@ -1,6 +1,8 @@
 """A rollout and the drain of a node while mail flows: sessions are told, nothing is lost, a pod is always there."""
 
 from kit import manifests
+from kit.actors import Traffic
+from kit.proof import Proof
 from kit.stage import Stage
 
 NODES = True  # it drains one
@@ -11,6 +13,11 @@ def story(stage: Stage) -> None:
     stage.apply(manifests.on_many_nodes(), stage.relayed("steady.test"))
     stage.running(replicas=2)
     traffic.until_answer(stage.addresses(), "x@steady.test", "250")
+    with Proof(stage, traffic, sink) as proof:
+        tell(stage, traffic, proof)
+
+
+def tell(stage: Stage, traffic: Traffic, proof: Proof) -> None:
     traffic.start("edge", "x@steady.test", rate=30, sessions=8)
     traffic.grows()
 
@@ -35,11 +42,10 @@ def story(stage: Stage) -> None:
         stage.place.kubectl("uncordon", "node-b")
 
     stage.step("nothing is lost, and nobody was cut off without a word")
-    counts = traffic.stop()
+    counts = proof.judge()
     stage.expect(counts["dropped"] == 0 and counts["unknown"] == 0, f"sessions were cut off: {counts}")
     stage.expect(not counts["refused"], f"mail was refused: {counts['refused']}")
     stage.keep("sessions told 421", counts["told"], unit="sessions")
-    stage.nothing_lost(traffic, sink)
 
 
 def names(stage: Stage) -> set[str]:

@@ -11,8 +11,9 @@
     /serial?host=&port=           serial number and key type of the certificate presented
     /serials?hosts=a,b&port=&serial=&seconds=    seconds until all hosts present it
 
-Counts: accepted, refused {reply: n}, told (421, or QUIT-less end announced by it), dropped (a session that ended with
-no reply), unknown (a mail whose final reply never came), unreachable (connections that did not come about), sessions.
+Counts: sent, accepted, refused {reply: n}, told (421, or QUIT-less end announced by it), dropped (a session that
+ended with no reply), unknown (a mail whose final reply never came), unreachable (connections that did not come
+about), sessions.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from dataclasses import dataclass, field
 
 from web import Query, one, serve
 
+PATIENCE = 60.0  # seconds for a reply: the other end may be frozen
 QUIET = ssl.create_default_context()
 QUIET.check_hostname = False
 QUIET.verify_mode = ssl.CERT_NONE
@@ -66,7 +68,7 @@ class Session:
         """A 421 ends the session, and so does an end without a word."""
         words: list[str] = []
         while True:
-            line = (await self._reader.readline()).decode(errors="replace")
+            line = (await asyncio.wait_for(self._reader.readline(), PATIENCE)).decode(errors="replace")
             if not line.endswith("\n"):
                 raise Ended("")
             words.append(line.rstrip() if not words else line[4:].rstrip())
@@ -200,6 +202,7 @@ class Run:
 
     def counts(self) -> dict[str, object]:
         return {
+            "sent": self.sent,
             "accepted": len(self.accepted),
             "refused": self.refused,
             "told": self.told,
