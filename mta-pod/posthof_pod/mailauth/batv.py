@@ -24,7 +24,7 @@ _TAG = "prvs="
 def mark(sender: str, secret: bytes, now: float) -> str:
     """The sender with its mark; the sender itself where it cannot carry one or has one."""
     local, at, place = sender.rpartition("@")
-    if not at or is_marked(local):
+    if not at or not local or is_marked(local):
         return sender
     day = f"0{(int(now / _DAY) + VALID_DAYS) % 1000:03d}"
     made = f"{_TAG}{day}{_hash(secret, day, sender)}={local}"
