@@ -103,6 +103,11 @@ def _check(volume: Volume) -> int:
         f"{summary.segments} segments of {summary.bytes} bytes; "
         f"{summary.tried} recipients were tried without an outcome"
     )
+    if summary.messages:
+        print(
+            f"a start may send {summary.tried} recipients theirs a second time; if this is a restored snapshot, "
+            f"any of the {summary.messages} messages may have been sent since it was taken"
+        )
     print("damaged: see above" if summary.is_damaged else "sound")
     return 1 if summary.is_damaged else 0
 

@@ -69,7 +69,8 @@ class Counters:
 
     @property
     def possible_duplicates(self) -> int:
-        return self.refused_after_append + self.replayed_tried + self.late_settles + self.dots_of_fenced
+        """Late settles are none of their own: whoever took the lane found those recipients tried and counted them."""
+        return self.refused_after_append + self.replayed_tried + self.dots_of_fenced
 
 
 class Core:

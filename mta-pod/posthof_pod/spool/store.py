@@ -363,7 +363,6 @@ class Spool:
 
     def _settle_late(self, ref: int) -> None:
         self._core.counters.late_settles += 1
-        self._core.event("possible_duplicates", count=1, reason="SettledLate", lane="")
         self._core.event("settled_late", ref=ref)
 
     def _drop(self, lane: Lane, row: int, ref: int, number: int) -> None:
