@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from zlib import crc32
 
 import msgspec
@@ -31,6 +32,7 @@ from posthof_crds.engine import EngineConfig, Listener, ListenerRole
 from posthof_pod import flow
 from posthof_pod.accounts.accounts import Accounts
 from posthof_pod.accounts.directory import Directory
+from posthof_pod.accounts.shared import SharedLedger
 from posthof_pod.admin.channel import Channel, Refused, SocketInfo, Swap, WorkerStart, worker_channel
 from posthof_pod.admin.desk import Desk
 from posthof_pod.admit.auth import Means, SenderCheck
@@ -51,15 +53,17 @@ from posthof_pod.listen.networks import client_key
 from posthof_pod.listen.reception import Listening
 from posthof_pod.listen.tls import BadPair, Pair, end_point, server_context
 from posthof_pod.listen.tls import Certificate as ServedCertificate
+from posthof_pod.mailauth.dmarc.row import Failure
 from posthof_pod.members import Heard, Members
-from posthof_pod.model import Destination, Host
+from posthof_pod.model import Destination, Host, TLSWish
 from posthof_pod.observe.events import Events
 from posthof_pod.observe.log import Log
 from posthof_pod.outbox import outbox_of
 from posthof_pod.replies import Reply, Temporary
-from posthof_pod.reports import dmarc
+from posthof_pod.reports import dmarc, failure
 from posthof_pod.reports.dmarc import Reporter
 from posthof_pod.reports.room import Reports
+from posthof_pod.resolve import https
 from posthof_pod.resolve.assembly import Resolution, assemble
 from posthof_pod.resolve.lookup import CachedLookup, Failures
 from posthof_pod.resolve.own import is_local_address
@@ -78,6 +82,8 @@ POLICIES_EVERY = 900.0  # seconds between looks at the age of MTA-STS policies
 SHRINKS = 30.0  # seconds sessions have to end that are not ours any more
 FENCED = 1  # exit status
 DMARC = "dmarc"  # of what kind reports are
+TLS = "tls"
+TLS_EVERY = 5.0  # seconds between two looks at how TLS went
 NO_LOGIN = Reply(451, "4.7.8", "The login of the next hop is not known")
 _SPOOL = {  # what of Spool.stats is shown, and how it is called
     "live": "posthof_spool_messages",
@@ -116,9 +122,11 @@ class Worker:
         self.portion.move(time.time())
         self.liveness = LeaseLiveness(start.pod, Path(start.proofs)) if start.pod else FlockLiveness()
         self.failures: Failures = {}
+        self.failures_told = failure.Pace()
         self.newcomers = Newcomers(time.monotonic)
         self.returns = Returns(time.time)
         self.accounts = Accounts(self.events, wall=time.time, clock=time.monotonic, client_key=client_key)
+        self.shared: SharedLedger
         self.mta: flow.Mta
         self.gate: HouseGate
         self.callout: Callout
@@ -143,6 +151,7 @@ class Worker:
                 "share": self.share,
                 "look": self.look,
                 "clients": self.clients,
+                "accounts": self.account_uses,
             },
             on_close=self._orphaned,
             on_error=self.events.internal_error,
@@ -196,6 +205,7 @@ class Worker:
             Path(config.spool.path), self.spool_id, clock=time.time, watch=self.events, spread=spread
         )
         self.reports.register(DMARC, self._report_dmarc)
+        self.reports.register(TLS, self._report_tls)
         admission = self._admission(config)
         mta = self.mta = flow.Mta(config, admission=admission, backlog=Backlog(), events=events, maildirs=maildirs)
         mta.spool = Spool(
@@ -225,13 +235,26 @@ class Worker:
         self._sign_with(config)
         mta.accounts = self.accounts
         self.gate = HouseGate(admission, mta.spool, partial(flow.accept, mta=mta), self.accounts)
+        self.shared = SharedLedger(
+            Path(config.spool.path) / "accounts", self.spool_id, self.accounts.ledger, time.time, self.events.warned
+        )
         desk = Desk(mta, self.start.name)
         self.channel.serve(desk.handlers())
         await mta.spool.start()
         mta.pool.start()
         self._spawn(self._watch())
+        self._spawn(self._share_accounts())
         self._spawn(self.reports.run())
         self._spawn(self._refresh_policies())
+        self._spawn(self._note_tls())
+
+    async def _share_accounts(self) -> None:
+        """As long as there are accounts, their counts are the fleet's."""
+        while not self._is_stopping:
+            if self.accounts.directory.accounts:
+                await self.shared.sync()
+                self.accounts.guesses.share = self.accounts.ledger.parts
+            await asyncio.sleep(SYNC)
 
     async def _change(self, config: EngineConfig, contexts: dict[str, ssl.SSLContext], swap: Swap) -> None:
         """Another configuration, in one turn of the loop. Queued mail finds its new way at its next try."""
@@ -303,7 +326,15 @@ class Worker:
         if not any(listener.role is ListenerRole.MX for listener in config.listeners):
             return None
         note = partial(self.reports.note, DMARC)
-        return SenderCheck(config, Means(self._lookup, time.time, self.events, note))
+        means = Means(self._lookup, time.time, self.events, note, self._report_failure)
+        return SenderCheck(config, means)
+
+    def _report_failure(self, failed: Failure) -> None:
+        """A message failed DMARC and its domain's owner wants to hear of it: in a task of its own, if at all."""
+        reporter = self._reporter_of(self.mta.config)
+        if self.failures_told.may_tell(failed.published.domain, time.time()):
+            send = partial(flow.originate, mta=self.mta)
+            self._spawn(failure.compose(failed, reporter, self._lookup(), send))
 
     def _lookup(self) -> CachedLookup:
         return CachedLookup(self.resolution.cache, time.time, self.failures)
@@ -311,15 +342,52 @@ class Worker:
     def _reporter(self) -> Reporter | None:
         """Who signs the DMARC reports; nobody while the AccessPolicy wants none."""
         config = self.mta.config
+        return self._reporter_of(config) if config.access.dmarc.aggregate_reports else None
+
+    @staticmethod
+    def _reporter_of(config: EngineConfig) -> Reporter:
         policy = config.access.dmarc
-        if not policy.aggregate_reports:
-            return None
         contact = policy.contact or f"postmaster@{config.hostname}"
         return Reporter(config.hostname, policy.organisation or config.hostname, contact)
 
     async def _report_dmarc(self, day: str, rows: Counter[bytes]) -> None:
         send = partial(flow.originate, mta=self.mta)
         await dmarc.compose(day, rows, dmarc.Means(self._reporter, self._lookup, send))
+
+    async def _report_tls(self, day: str, rows: Counter[bytes]) -> None:
+        def reporter() -> Reporter | None:
+            policy, config = self.mta.config.access.dmarc, self.mta.config
+            contact = policy.contact or f"postmaster@{config.hostname}"
+            wanted = Reporter(config.hostname, policy.organisation or config.hostname, contact)
+            return wanted if config.tls_reports else None
+
+        send = partial(flow.originate, mta=self.mta, wish=TLSWish.OPTIONAL)
+        means = tlsrpt.Means(reporter, self._lookup, send, self._post_report, self.events.warned)
+        await tlsrpt.compose(day, rows, means)
+
+    async def _post_report(self, uri: str, packed: bytes) -> None:
+        """A TLS report to where its domain wants it. Raises Failure, https.Failed."""
+        target = urlsplit(uri)
+        host = target.hostname or ""
+        await https.post(
+            host,
+            f"{target.path or '/'}{'?' + target.query if target.query else ''}",
+            await self.resolution.resolver.addresses(host, time.time()),
+            port=target.port or self.mta.config.https_port,
+            context=self._client_tls.policies(),
+            kind=tlsrpt.MEDIA,
+            content=packed,
+        )
+
+    async def _note_tls(self) -> None:
+        """How TLS went, for the reports; the journal is synced a second later."""
+        while not self._is_stopping:
+            await asyncio.sleep(TLS_EVERY)
+            self._take_tls()
+
+    def _take_tls(self) -> None:
+        for row, count in self.outbound.ledger.take().items():
+            self.reports.note(TLS, row, count)
 
     async def know_pods(self, payload: Any) -> None:
         """Which address is in which selections of pods, from now on. No configuration changes for it."""
@@ -493,6 +561,7 @@ class Worker:
                 "posthof_queue_free_messages": free,
                 "posthof_queue_oldest_free_seconds": max(0.0, now - since) if free else 0.0,
                 "posthof_queue_begun_total": pool.begun,
+                "posthof_accounts_held": sum(bool(held) for _, _, held in self.accounts.uses().values()),
                 "posthof_sessions_share": round(max([pool.busy_share, *taken]), 4),
                 "posthof_spool_messages_most": self.start.most,
                 "posthof_limits_share": self.portion.width,
@@ -513,6 +582,10 @@ class Worker:
         for listening in self.listeners.values():
             found.update(listening.desk.seen.counts(now))
         return dict(found)
+
+    async def account_uses(self, payload: Any) -> dict[str, tuple[float, int, str]]:
+        """Of each account: last used, messages today, why its mail is held; of the fleet, as far as is known."""
+        return self.accounts.uses()
 
     async def adopt(self, payload: Any) -> None:
         """A worker was reaped: take over its lanes at once."""
@@ -545,9 +618,12 @@ class Worker:
             await asyncio.gather(*(one.drain(grace) for one in self.listeners.values()))
             await self.callout.stop()
             await self.mta.pool.drain(max(seconds - (time.monotonic() - begun) - 1.0, 0.5))
+            self._take_tls()
             await self.reports.flush()
             await self.mta.spool.stop()
             await self.mta.maildirs.close()
+            if self.accounts.directory.accounts:
+                await self.shared.close()
         self.accounts.close()
         self.events.stopped(time.monotonic() - begun)
         self._end(0)

@@ -263,3 +263,30 @@ def test_a_day_of_mail_becomes_one_report(tmp_path: Path) -> None:
         await house.drained()
 
     story(tmp_path, policy("{}"), act, dmarc="v=DMARC1; p=reject; rua=mailto:alice@ours.test")
+
+
+def test_the_owner_hears_of_each_failure_where_the_policy_lets_us(tmp_path: Path) -> None:
+    async def act(house: House) -> None:
+        await house.submit("list@lists.example", ["alice@ours.test"], CONTENT, client=BAD)
+        await house.until(lambda: len(house.inbox("ours.test/alice")) == 2)
+        (mail,) = [one for one in house.inbox("ours.test/alice") if b"feedback-report" in one]
+        assert b"\r\nFeedback-Type: auth-failure\r\n" in mail
+        assert b"\r\nSource-IP: " + BAD.encode() + b"\r\n" in mail
+        assert b"\r\nDelivery-Result: policy\r\n" in mail
+        told = mail.partition(b"text/rfc822-headers")[2]
+        assert b"Subject: hi" in told
+        assert b"alice@ours.test" not in told  # who it was for is nobody's business
+        await house.drained()
+
+    wanted = policy("dmarc: {failureReports: true, aggregateReports: false}")
+    story(tmp_path, wanted, act, dmarc="v=DMARC1; p=reject; ruf=mailto:alice@ours.test")
+
+
+def test_nobody_hears_of_failures_by_default(tmp_path: Path) -> None:
+    async def act(house: House) -> None:
+        await house.submit("list@lists.example", ["alice@ours.test"], CONTENT, client=BAD)
+        await delivered(house)
+        await house.drained()
+        assert len(house.inbox("ours.test/alice")) == 1
+
+    story(tmp_path, policy("{}"), act, dmarc="v=DMARC1; p=reject; ruf=mailto:alice@ours.test")

@@ -20,7 +20,7 @@ from posthof_pod.admit import trust
 from posthof_pod.mailauth import results
 from posthof_pod.mailauth.canon import Body
 from posthof_pod.mailauth.canon import fields as parts
-from posthof_pod.mailauth.dmarc.row import Row
+from posthof_pod.mailauth.dmarc.row import Failure, Row
 from posthof_pod.mailauth.dns import Lookup
 from posthof_pod.replies import Reply
 from posthof_pod.smtp.gate import Incoming
@@ -36,12 +36,13 @@ class Watch(Protocol):
 
 class Means(NamedTuple):
     """What a check needs from outside. `lookups` makes the Lookup of one message; `report` takes its row, where
-    reports are made."""
+    reports are made; `fail` a message that failed, where its domain owner may hear of each."""
 
     lookups: Callable[[], Lookup]
     clock: Callable[[], float]
     watch: Watch
     report: Callable[[Row], object] | None = None
+    fail: Callable[[Failure], object] | None = None
 
 
 class Checked(NamedTuple):
@@ -61,6 +62,7 @@ class SenderCheck:
         self.hostname = config.hostname
         self._means = means
         self._trusted = [ipaddress.ip_network(text) for text in config.access.spf.trusted_clients]
+        self._fail = means.fail if config.access.dmarc.failure_reports else None
         self._report = means.report if config.access.dmarc.aggregate_reports else None
 
     async def check(self, mail: Incoming, head: bytes) -> Checked:
@@ -81,6 +83,10 @@ class SenderCheck:
             row = trust.row(found, decision, question)
             if row is not None:
                 self._report(row)
+        if self._fail is not None:
+            failure = trust.failure(self.hostname, access, found, decision, question)
+            if failure is not None:
+                self._fail(failure)
         if decision.reply is not None:
             return Checked(decision.reply, False, b"", "")
         self._clean(mail, question)

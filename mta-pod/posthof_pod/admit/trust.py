@@ -27,7 +27,7 @@ from posthof_pod.mailauth.dkim.verify import Signature
 from posthof_pod.mailauth.dkim.verify import verify as verify_signatures
 from posthof_pod.mailauth.dmarc import NOT_ASKED, Aligned, evaluate
 from posthof_pod.mailauth.dmarc import Verdict as Judged
-from posthof_pod.mailauth.dmarc.row import Disposition, Row, is_wanted, published
+from posthof_pod.mailauth.dmarc.row import Disposition, Failure, Row, is_wanted, published, wants_failure
 from posthof_pod.mailauth.dns import Lookup
 from posthof_pod.mailauth.fromline import Author
 from posthof_pod.mailauth.results import Result
@@ -351,4 +351,26 @@ def row(found: Findings, decision: Decision, question: Question) -> Row | None:
         "helo" if sent.is_helo else "mfrom",
         sent.result,
         decision.overrides,
+    )
+
+
+def failure(hostname: str, access: Access, found: Findings, decision: Decision, question: Question) -> Failure | None:
+    """The message as a failure report tells of it; None where nobody asks for one. Never about mail without a sender:
+    it may be a report itself."""
+    judged = found.dmarc
+    if judged.policy is None or not question.sender or not question.client:
+        return None
+    if not wants_failure(judged, found.spf.result, [one.result for one in found.signatures]):
+        return None
+    aligned = [name for name, is_so in (("dkim", judged.aligned.dkim), ("spf", judged.aligned.spf)) if is_so]
+    delivery = "reject" if decision.reply is not None else "policy" if decision.mark else "delivered"
+    return Failure(
+        published(judged.policy),
+        judged.author,
+        question.client,
+        question.sender,
+        results.field(hostname, answers(access, found, question)),
+        delivery,
+        tuple(aligned),
+        question.head,
     )

@@ -31,6 +31,12 @@ _BLANKS = re.compile(r"[ \t]+")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _NOT_NAME = re.compile(rb"[\x00-\x20\x7f-\xff]+")
+_BLANK_LINE = re.compile(rb"\n[ \t]+\r")
+_USUAL_NAMES = frozenset(
+    b"from to cc date subject message-id received mime-version content-type content-transfer-encoding reply-to "
+    b"sender dkim-signature return-path references in-reply-to user-agent x-mailer list-id list-unsubscribe "
+    b"arc-seal arc-message-signature arc-authentication-results authentication-results".split()
+)
 _TEXT_ADDRESS = re.compile(r"[^\s@<>\"(),:;]+@([A-Za-z0-9\u0080-\U0010ffff.-]+)")
 
 
@@ -67,16 +73,16 @@ def _check_block(fields: Sequence[Field], head: bytes, *, is_whole: bool) -> Non
     if head.count(b"\r") != ends or head.count(b"\r\n") != ends:
         raise _Unreadable("the header holds a line end that is none")
     for name, raw in fields:
-        if name != b"from" and b"from" in raw[: raw.find(b":") + 1 or 64].lower() and _looks_like_from(raw):
+        if name not in _USUAL_NAMES and b"from" in raw[:64].lower() and _looks_like_from(raw):
             raise _Unreadable("a line that some programs take for From")
-    if b"\r\n " in head or b"\r\n\t" in head:
-        for line in head.split(b"\r\n")[:-1]:
-            if not line.strip(b" \t"):
-                raise _Unreadable("a line of blanks alone, where some programs see the end of the header")
+    if _BLANK_LINE.search(head) is not None:
+        raise _Unreadable("a line of blanks alone, where some programs see the end of the header")
 
 
 def _looks_like_from(raw: bytes) -> bool:
     """`From someone@...` of mailbox files, " From:", "From\\x01:"."""
+    if raw[:1] in (b" ", b"\t"):
+        return True  # the first line of all: a field's rest, without the field
     name = raw.partition(b":")[0]
     return _NOT_NAME.sub(b"", name).lower() == b"from" or raw[:5].lower() in (b"from ", b"from\t")
 

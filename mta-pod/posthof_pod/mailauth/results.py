@@ -7,6 +7,7 @@ Rules
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -43,7 +44,9 @@ def field(name: str, results: Iterable[Result]) -> bytes:
     return f"Authentication-Results: {name}{text(results)}\r\n".encode("ascii", "replace")
 
 
+@functools.lru_cache(maxsize=4096)
 def _one(result: Result) -> str:
+    """Kept: what SPF and DMARC say of one sender is the same each time."""
     words = [f"{result.method}={result.result}"]
     if result.comment:
         words.append(f"({_UNSAFE.sub(' ', result.comment).translate(_NO_PARENTHESES)[:200]})")

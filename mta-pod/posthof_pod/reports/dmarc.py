@@ -214,11 +214,12 @@ def _message(about: _Day, text: bytes, reporter: Reporter, to: tuple[str, ...]) 
 # ---- who may have it
 
 
-async def allowed(policy: Published, lookup: Lookup) -> tuple[str, ...]:
-    """The addresses of `rua` that may get reports about the domain: those of the same organisation, and those whose
-    host agrees by a record of its own (section 4). A host that DNS cannot tell about gets none this time."""
+async def allowed(policy: Published, lookup: Lookup, wanted: Iterable[str] | None = None) -> tuple[str, ...]:
+    """The addresses of `rua` (or of the URIs given) that may get reports about the domain: those of the same
+    organisation, and those whose host agrees by a record of its own (section 4). A host that DNS cannot tell about
+    gets none this time."""
     found: dict[str, None] = {}
-    for uri in policy.rua:
+    for uri in policy.rua if wanted is None else wanted:
         address = mailbox(uri)
         host = address.rpartition("@")[2].lower()
         if not address:

@@ -7,7 +7,8 @@ Rules
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -30,6 +31,7 @@ class Published(msgspec.Struct, frozen=True, array_like=True):
     is_testing: bool
     fo: str
     rua: tuple[str, ...]
+    ruf: tuple[str, ...] = ()
 
 
 class Row(msgspec.Struct, frozen=True, array_like=True):
@@ -49,6 +51,33 @@ class Row(msgspec.Struct, frozen=True, array_like=True):
     overrides: tuple[tuple[str, str], ...] = ()  # type, comment
 
 
+class Failure(NamedTuple):
+    """One message that failed, for a report about it alone (RFC 9991)."""
+
+    published: Published
+    author: str
+    source: str
+    sender: str
+    results: bytes  # our Authentication-Results field
+    delivery: str  # "delivered", "policy", "reject"
+    aligned: tuple[str, ...]  # "dkim", "spf"
+    head: bytes
+
+
+def wants_failure(verdict: Verdict, spf: str, signatures: Iterable[str]) -> bool:
+    """Whether the owner asks for a report about this one (RFC 9989 4.7, fo). `spf`: its result; `signatures`:
+    theirs."""
+    if verdict.policy is None or not verdict.policy.record.ruf or verdict.result not in ("pass", "fail"):
+        return False
+    options = verdict.policy.record.fo
+    return (
+        ("0" in options and verdict.result == "fail")
+        or ("1" in options and not (verdict.aligned.spf and verdict.aligned.dkim))
+        or ("d" in options and any(one in ("fail", "permerror", "policy") for one in signatures))
+        or ("s" in options and spf in ("fail", "softfail"))
+    )
+
+
 def published(policy: Policy) -> Published:
     record: Record = policy.record
     return Published(
@@ -62,6 +91,7 @@ def published(policy: Policy) -> Published:
         record.is_testing,
         ":".join(sorted(record.fo)),
         record.rua,
+        record.ruf,
     )
 
 
