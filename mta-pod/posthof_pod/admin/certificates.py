@@ -1,4 +1,5 @@
-"""The pairs that listeners serve: read from files, taken from Secrets, or self-signed below the state folder.
+"""The pairs that listeners serve: read from files, taken from Secrets, ordered (orders.py), or self-signed below the
+state folder.
 
 Rules of this file
 - A pair is proven before a worker gets it: OpenSSL loads it here first.
@@ -68,7 +69,12 @@ def usable(config: EngineConfig, secrets: Mapping[str, bytes], last: Pairs) -> t
 
 
 def _pair(certificate: Certificate, secrets: Mapping[str, bytes], state_dir: Path) -> tuple[bytes, bytes]:
-    pair = _self_signed(certificate, state_dir) if certificate.self_signed else _given(certificate, secrets)
+    if certificate.self_signed:
+        pair = _self_signed(certificate, state_dir)
+    elif certificate.acme is not None:
+        pair = _ordered(certificate, state_dir)
+    else:
+        pair = _given(certificate, secrets)
     tls.server_context([tls.Certificate(certificate.dns_names, (pair,))])
     return pair.chain, pair.key
 
@@ -107,6 +113,14 @@ def _given(certificate: Certificate, secrets: Mapping[str, bytes]) -> tls.Pair:
                 raise LookupError(f"Secret {ref.name} has no {ref.key}, or it has not arrived yet")
         return tls.Pair(secrets[key(pair.cert_secret)], secrets[key(pair.key_secret)])
     return tls.Pair(Path(pair.cert_file).read_bytes(), Path(pair.key_file).read_bytes())
+
+
+def _ordered(certificate: Certificate, state_dir: Path) -> tls.Pair:
+    """What an ACME server gave, and until then a self-signed pair: a listener never waits for somebody else."""
+    from posthof_pod.admin.orders import Orders  # slow to load, and for this kind alone
+
+    found = Orders(state_dir).pair(certificate)
+    return tls.Pair(found.chain, found.key) if found is not None else _self_signed(certificate, state_dir)
 
 
 def _self_signed(certificate: Certificate, state_dir: Path) -> tls.Pair:

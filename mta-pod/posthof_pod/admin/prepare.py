@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from posthof_crds.engine import SUBMISSION, EngineConfig, HTTPSettings, TLSMode
@@ -17,6 +17,7 @@ from posthof_pod.admin import certificates, privileges
 from posthof_pod.admin.crew import Keys
 from posthof_pod.admin.keyring import KeyRing
 from posthof_pod.admin.logins import Logins
+from posthof_pod.admin.orders import Orders
 from posthof_pod.admin.sockets import BindFailed, Ports, has_ipv6
 from posthof_pod.config import egress
 from posthof_pod.resolve.own import is_local_address
@@ -60,11 +61,13 @@ class Prepared:
         self.http: list[socket.socket] = []
         self.public: list[socket.socket] = []
         self.policies: list[socket.socket] = []
+        self.challenges: dict[int, list[socket.socket]] = {}
         self.lock = -1
         self.volume: Findings
         self.keys = Keys(secrets, {})
         self.logins = Logins(Path(config.state_dir))
         self.keyring = KeyRing(Path(config.state_dir))
+        self.orders = Orders(Path(config.state_dir))
         self.complaints: list[str] = []
         self.lenient, self._has_public = lenient, has_public
         try:
@@ -91,6 +94,7 @@ class Prepared:
             pairs, self.complaints = certificates.usable(config, secrets, {})
             if self.complaints and not self.lenient:
                 raise certificates.Unusable(self.complaints)
+            self.orders.prepare(config)
             self.keys = Keys(self.keyring.complete(config, self.logins.complete(config, secrets)), pairs)
         except (BindFailed, privileges.CannotDrop) as error:
             raise CannotStart([str(error)]) from error
@@ -111,6 +115,9 @@ class Prepared:
                 self.public = bind_public(self.config.public_http)
             if (server := self.config.policy_server) is not None:
                 self.policies = bind_public(HTTPSettings(host=server.host, port=server.port))
+            if not self.lenient:  # a pod's ports need no privileges, and its configuration may come later
+                for port in http01_ports(self.config):
+                    self.challenges[port] = bind_public(HTTPSettings(host="", port=port))
         except BindFailed as error:
             problems.append(str(error))
         if problems:
@@ -118,7 +125,8 @@ class Prepared:
 
     def close(self) -> None:
         self.ports.close()
-        for one in (*self.http, *self.public, *self.policies):
+        challenges = [one for some in self.challenges.values() for one in some]
+        for one in (*self.http, *self.public, *self.policies, *challenges):
             one.close()
         if self.lock >= 0:
             os.close(self.lock)
@@ -146,6 +154,11 @@ def refuse_roles(config: EngineConfig) -> None:
         raise CannotStart(
             [f"listener {one.name}: role {one.role} needs TLS: nobody logs in in the clear" for one in wrong]
         )
+
+
+def http01_ports(config: EngineConfig, shift: Callable[[int], int] = int) -> list[int]:
+    """The ports where an ACME server's questions are answered; `shift` gives the one to bind for the one asked."""
+    return sorted({shift(one.http01_port) for one in config.certificates.values() if one.http01_port})
 
 
 def cpus(unlimited: int = 0, cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from aiohttp import web
 
 from posthof_crds import report as reports
-from posthof_crds.report import ClientCounts, QueueCounts, Report, SpoolState, VolumeNumbers
+from posthof_crds.report import AccountUse, ClientCounts, QueueCounts, Report, SpoolState, VolumeNumbers
 from posthof_pod.admin import token
 from posthof_pod.admin.http import Handler, answer, installed_version, metrics_of
 from posthof_pod.admin.load import for_keda
@@ -107,12 +107,14 @@ async def report(house: Supervisor, identity: Identity) -> Report:
         workers=len(house.crew.ready),
         sessions=int(stats.get('posthof_sessions_open{direction="in"}', 0)),
         certificates=served,
+        challenges=house.authorities.answered(),
         unproven=house.proof.unproven,
         queue=_queue(stats),
         spool=_spool(stats, len(house.crew.ready), house),
         take_overs=house.fleet.take_overs.recent,
         load=house.crew.load(stats) if house.crew.ready else None,
         clients=await _clients(house),
+        accounts=await _accounts(house),
         uptime_seconds=round(time.monotonic() - house.started, 1),
     )
 
@@ -123,6 +125,23 @@ async def _clients(house: Supervisor) -> ClientCounts | None:
         return None
     total, private, addresses = summed([counts for _, counts in answers])
     return ClientCounts(total=total, private=private, addresses=addresses)
+
+
+async def _accounts(house: Supervisor) -> dict[str, AccountUse]:
+    """Every worker knows the fleet's counts; the largest is the newest."""
+    if not house.config.credentials:
+        return {}
+    answers, _ = await house.crew.ask_all("accounts")
+    found: dict[str, AccountUse] = {}
+    for _, uses in answers:
+        for name, (last_used, messages, held) in uses.items():
+            before = found.get(name, AccountUse())
+            found[name] = AccountUse(
+                last_used=max(before.last_used, last_used),
+                messages=max(before.messages, messages),
+                held=before.held or held,
+            )
+    return found
 
 
 def _restart(house: Supervisor) -> list[str]:

@@ -31,6 +31,7 @@ import msgspec
 from posthof_crds.engine import EngineConfig, content_hash
 from posthof_crds.report import ServedCertificate
 from posthof_pod.admin import certificates, systemd, token
+from posthof_pod.admin.authorities import Authorities
 from posthof_pod.admin.compiled import Compiled
 from posthof_pod.admin.crew import Crew, Keys, Pods
 from posthof_pod.admin.fleet import PROOFS, Fleet, Home
@@ -103,6 +104,14 @@ class Supervisor:
         self._stopping, self._killed = asyncio.Event(), asyncio.Event()
         self._reloading = asyncio.Lock()
         self._swapped = asyncio.Event()
+        self.authorities = Authorities(
+            lambda: (self.config, self._keys.secrets),
+            prepared.orders,
+            prepared.challenges,
+            renewed=lambda: self._refresh("certificates"),
+            warn=events.warned,
+            is_pod=home is not None,
+        )
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -127,6 +136,12 @@ class Supervisor:
             self._served = await asyncio.to_thread(certificates.served, pairs)
             self._served_of = pairs
         return self._served
+
+    async def _prove_hosts(self) -> None:
+        """What our MTA-STS policies may demand. From when our own listeners answer."""
+        tls = ClientTLS()
+        await self.crew.settled.wait()
+        await self.proof.run(lambda: asker(self.config, tls))
 
     def policy_context(self) -> ssl.SSLContext | None:
         """What our MTA-STS policies are served with; None: nothing yet."""
@@ -159,12 +174,12 @@ class Supervisor:
         keeping = asyncio.ensure_future(self._guarded(self.fleet.run()))
         policies = serve_policies(self, self._prepared.policies)
         async with serve(self, self._prepared.http), serve_public(self, self._prepared.public), policies:
-            tls = ClientTLS()
-            self._run(self.proof.run(lambda: asker(self.config, tls)))
+            self._run(self._prove_hosts())
             self._run(self._settle())
             self._run(self._follow())
             self._run(self._renew())
             self._run(self._tend_keys())
+            self._run(self.authorities.run())
             status = await self._until_stopped()
             if not status:
                 await self._let_settle()
@@ -259,10 +274,14 @@ class Supervisor:
         """Certificates change beside the manifests: somebody else renews the files, we the self-signed ones."""
         while True:
             await asyncio.sleep(CERTIFICATES)
-            async with self._reloading:
-                keys, _ = await self._usable(self.config, self._keys.secrets)  # told at the next reload
-                if keys != self._keys:
-                    await self._swap(self.config, keys, ["certificates"], self.revision)
+            await self._refresh("certificates")
+
+    async def _refresh(self, what: str) -> None:
+        """The same configuration with the keys that are there now."""
+        async with self._reloading:
+            keys, _ = await self._usable(self.config, self._keys.secrets)  # problems are told at the next reload
+            if keys != self._keys:
+                await self._swap(self.config, keys, [what], self.revision)
 
     async def _tend_keys(self) -> None:
         """DKIM keys of the state folder are made, begin to sign once DNS has their records, and grow old."""
@@ -275,10 +294,7 @@ class Supervisor:
 
         while True:
             if await asyncio.to_thread(self._prepared.keyring.tend, self.config, time.time(), warn):
-                async with self._reloading:
-                    keys, _ = await self._usable(self.config, self._keys.secrets)
-                    if keys != self._keys:
-                        await self._swap(self.config, keys, ["DKIM keys"], self.revision)
+                await self._refresh("DKIM keys")
             with contextlib.suppress(TimeoutError):  # another configuration may want other keys
                 await asyncio.wait_for(self._swapped.wait(), DKIM)
             self._swapped.clear()
@@ -361,6 +377,7 @@ class Supervisor:
         self.ports.finish(change)
         self.config, self._keys, self.revision = config, keys, revision
         self._swapped.set()
+        self.authorities.poke()
         self.proof.poke()
         self._tell_of_listeners()
         self.events.config_swapped(revision, changed)

@@ -12,25 +12,29 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from posthof_certs import acme, issue, pair, renewal
 from posthof_certs.acme import Account, Refused
 from posthof_certs.pair import BadPair, Pair, unix_time
+from posthof_certs.solvers import ByHTTP, ByUpdate
 from posthof_certs.zone import Key as TSIGKey
 from posthof_certs.zone import Record, Server
 from posthof_crds.parts import THUMBPRINT
 from posthof_crds.reasons import Reason
 from posthof_operator.api import ApiError
 from posthof_operator.certs import certmanager
-from posthof_operator.certs.orders import ByEndpoint, ByHTTP, ByUpdate, Orders
+from posthof_operator.certs.orders import ByEndpoint, Orders
 from posthof_operator.certs.plan import Asking, Finding, next_key_of
 from posthof_operator.certs.plan import Snapshot as Seen
 from posthof_operator.certs.status import Service
 from posthof_operator.certs.wish import Solver, Source, Wish
 from posthof_operator.resources import MANAGED_BY, MANAGER, RESOURCES, Key, Raw, owner_reference
 from posthof_operator.world import World
+
+log = logging.getLogger("posthof_operator.certificates")
 
 ACCOUNT_KEY = "account.key"
 LOOK = 3.0  # seconds between looks at what is missing
@@ -181,7 +185,8 @@ class Asker:
             assert update is not None
             secret = await self._text(wish, update.key_secret.name, update.key_secret.key, world)
             key = TSIGKey(update.key_name, update.key_algorithm, secret)
-            return ByUpdate(Server(update.server, key, update.zone, update.ttl), settings.resolver, settings.dns_port)
+            server = Server(update.server, key, update.zone, update.ttl)
+            return ByUpdate(server, settings.resolver, settings.dns_port, warn=log.warning)
         if not await world.api.has(RESOURCES["DNSEndpoint"]):
             text = "this cluster has no DNSEndpoint objects: install ExternalDNS with its definitions, or use rfc2136"
             raise Failure(Reason.CHALLENGE_FAILED, text)

@@ -9,18 +9,23 @@ Rules of this file
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import threading
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 from posthof_certs import acme, zone
 from posthof_certs.acme import Account, Advice, Proof, Refused
 from posthof_certs.pair import Pair
-from posthof_certs.zone import Record, Server, Unpublished
+from posthof_certs.solvers import records
+from posthof_certs.zone import Record, Unpublished
 from posthof_operator.resources import Key
 
 AT_ONCE = 4  # orders that run at one time
 ADVICE_AGAIN = 6 * 3600.0  # seconds until an authority that did not answer is asked for advice again
+
+T = TypeVar("T")
 
 log = logging.getLogger("posthof_operator.certificates")
 
@@ -70,7 +75,7 @@ class Orders:
         async def work() -> None:
             try:
                 async with self._slots:
-                    ended = await asyncio.to_thread(_order, account, names, private, solver)
+                    ended = await in_thread(lambda: _order(account, names, private, solver))
             except Exception as error:
                 log.exception("an order for %s broke", key)
                 ended = Ended(refused=Refused(f"the order broke: {type(error).__name__}: {error}"))
@@ -112,44 +117,33 @@ def _order(account: Account, names: Sequence[str], private: bytes, solver: acme.
         return Ended(refused=error)
 
 
-# -- how names are proven --------------------------------------------------------------------------------------------
+async def in_thread(work: Callable[[], T]) -> T:
+    """In a thread that does not keep the process from ending, as those of the loop's own pool would."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
 
-
-class ByHTTP:
-    """The pods answer from the account's thumbprint: there is nothing to do."""
-
-    type = "http-01"
-
-    def present(self, proofs: Sequence[Proof]) -> None:
-        """They answer already: see `obstacle` in asking.py."""
-
-    def remove(self, proofs: Sequence[Proof]) -> None:
-        """They go on answering."""
-
-
-class ByUpdate:
-    """TXT records by dynamic updates (RFC 2136)."""
-
-    type = "dns-01"
-
-    def __init__(self, server: Server, resolver: Sequence[str], port: int) -> None:
-        self._server, self._resolver, self._port = server, resolver, port
-
-    def present(self, proofs: Sequence[Proof]) -> None:
-        records = texts(proofs)
-        try:
-            zone.add(self._server, records)
-            zone.await_seen(records, self._resolver, port=self._port)
-        except Unpublished as error:
-            raise Refused(f"the proof cannot be published: {error}") from None
-
-    def remove(self, proofs: Sequence[Proof]) -> None:
-        if not proofs:
+    def tell(result: T | None, error: BaseException | None) -> None:
+        if done.cancelled():
             return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(cast(T, result))
+
+    def run() -> None:
+        result, error = None, None
         try:
-            zone.remove(self._server, texts(proofs))
-        except Unpublished as error:
-            log.warning("a proof stays in DNS: %s", error)
+            result = work()
+        except BaseException as raised:
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits
+            loop.call_soon_threadsafe(tell, result, error)
+
+    threading.Thread(target=run, name="order", daemon=True).start()
+    return await done
+
+
+# -- how names are proven --------------------------------------------------------------------------------------------
 
 
 class ByEndpoint:
@@ -169,10 +163,10 @@ class ByEndpoint:
         self._resolver, self._port = resolver, port
 
     def present(self, proofs: Sequence[Proof]) -> None:
-        records = texts(proofs)
-        self._run(self._put(records))
+        shown = records(proofs)
+        self._run(self._put(shown))
         try:
-            zone.await_seen(records, self._resolver, port=self._port, patience=300.0)
+            zone.await_seen(shown, self._resolver, port=self._port, patience=300.0)
         except Unpublished as error:
             raise Refused(f"ExternalDNS has not published the proof: {error}") from None
 
@@ -185,8 +179,3 @@ class ByEndpoint:
             asyncio.run_coroutine_threadsafe(work, self._loop).result(30.0)
         except Exception as error:
             raise Refused(f"the DNSEndpoint object cannot be written: {error}") from None
-
-
-def texts(proofs: Sequence[Proof]) -> list[Record]:
-    """The records that show them (RFC 8555 8.4)."""
-    return [Record(f"_acme-challenge.{proof.name}", "TXT", proof.text) for proof in proofs]

@@ -22,6 +22,7 @@ from kit.rooms import Clock, at_work
 from posthof_certs import acme, issue, pair
 from posthof_certs.issue import ECDSA, Order
 from posthof_certs.pair import Pair
+from posthof_certs.solvers import records
 from posthof_crds.report import Report, ServedCertificate
 from posthof_operator.certs import orders
 from posthof_operator.certs.reconcile import Certificates
@@ -268,8 +269,8 @@ def test_an_endpoint_shows_each_name_with_all_its_proofs_and_goes_again() -> Non
     async def story() -> None:
         done: list[object] = []
 
-        async def put(records: list[object]) -> None:
-            done.append(records)
+        async def put(shown: list[object]) -> None:
+            done.append(shown)
 
         async def take() -> None:
             done.append("taken")
@@ -280,7 +281,7 @@ def test_an_endpoint_shows_each_name_with_all_its_proofs_and_goes_again() -> Non
         with pytest.raises(acme.Refused, match="ExternalDNS has not published the proof"):
             await asyncio.to_thread(solver.present, proofs)
         await asyncio.to_thread(solver.remove, proofs)
-        assert done == [orders.texts(proofs), "taken"]
+        assert done == [records(proofs), "taken"]
 
     asyncio.run(story())
 
