@@ -38,7 +38,9 @@ _SPARSE = 65536  # a row this far beyond what a lane's array holds goes to a dic
 _IS_TRIED = 1
 _IS_NOTIFIED = 2
 _TO_HOLD = 4  # held when the try ends
-_IS_GONE = 8  # forgotten or removed while a try runs
+_IS_GONE = 8  # removed while a try runs: its dot is not to be sent
+_IS_LEAVING = 16  # its lane goes to a peer: the try that runs may end, then the unit goes
+_ENDS = _IS_GONE | _IS_LEAVING
 
 _REASONS = tuple(Reason)
 _NUMBERS = {reason: n for n, reason in enumerate(_REASONS)}
@@ -220,7 +222,7 @@ class Backlog:
         line = self._line_of(unit)
         line.taken -= 1
         flags = self._flags[unit]
-        if flags & _IS_GONE:
+        if flags & _ENDS:
             self._end(unit)
             return
         if flags & _TO_HOLD:
@@ -240,7 +242,7 @@ class Backlog:
         line = self._line_of(unit)
         line.taken -= 1
         flags = self._flags[unit]
-        if flags & _IS_GONE:
+        if flags & _ENDS:
             self._end(unit)
         elif flags & _TO_HOLD:
             self._flags[unit] = flags & ~_TO_HOLD
@@ -259,7 +261,7 @@ class Backlog:
         self._leave(unit)
         line = self.line(destination)
         self._line[unit] = line.number
-        if self._flags[unit] & _IS_GONE:
+        if self._flags[unit] & _ENDS:
             self._end(unit)
         elif state in (_DEFERRED, _HELD):
             self._put_off(unit, line, due)
@@ -367,11 +369,16 @@ class Backlog:
         return True
 
     def forget(self, refs: Iterable[int]) -> int:
-        """Drop the units of these messages (their lane goes to a peer). Returns how many are still being tried."""
+        """Drop the units of these messages (their lane goes to a peer). Returns how many are still being tried: they
+        go when that ends, and until when a dot may be sent for them is the spool's to say."""
         running = 0
         for ref in refs:
             for unit in self.find(ref):
-                running += not self.remove(unit)
+                if self._state[unit] == _TAKEN:
+                    self._flags[unit] |= _IS_LEAVING
+                    running += 1
+                else:
+                    self.remove(unit)
         return running
 
     def forget_lane(self, slot: int) -> int:
@@ -436,7 +443,7 @@ class Backlog:
         return self._state[taken.unit] == state and self._ref[taken.unit] == taken.ref
 
     def is_wanted(self, unit: int) -> bool:
-        """False for a taken unit that was forgotten or removed meanwhile: no dot may be sent for it."""
+        """False for a taken unit that was removed meanwhile: no dot may be sent for it."""
         return not self._flags[unit] & _IS_GONE
 
     def find(self, ref: int) -> list[int]:

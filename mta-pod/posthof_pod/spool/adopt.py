@@ -175,8 +175,8 @@ class Adopter:
 
     @property
     def load(self) -> int:
-        """Live messages, those of a lane that is being put in included."""
-        return self._core.live + self._coming
+        """Live messages: those of a lane that is being put in included, of lanes that leave not."""
+        return self._core.live + self._coming - self._core.leaving
 
     async def tell_load(self) -> None:
         """Write our load where peers read it: a hint, in place, not synced."""

@@ -141,6 +141,12 @@ class Core:
         except OSError as error:
             self.event("no_mate", error=str(error))
 
+    @property
+    def leaving(self) -> int:
+        """Live messages of lanes that go to peers."""
+        going = (LaneState.LEAVING, LaneState.OFFERED)
+        return sum(lane.live for lane in self.lanes.values() if lane.state in going)
+
     # -- the volume -------------------------------------------------------------------------------------------------
 
     def io(self, steps: Steps[T]) -> asyncio.Future[T]:

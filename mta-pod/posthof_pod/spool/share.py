@@ -7,6 +7,7 @@ is claimed back: directly after one's own claim nobody else can have written, so
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from functools import partial
 
 from ..replies import Temporary
@@ -29,6 +30,7 @@ class Sharer:
         self._adopter = adopter
         self._reader = Reader(core)
         self._leaving: set[asyncio.Task[None]] = set()
+        self._left_to_others: dict[str, int] = {}  # offered lanes -> rounds
 
     async def round(self, late: float) -> None:
         """Once a second: claim back, take, offer."""
@@ -52,7 +54,7 @@ class Sharer:
             and not lane.open_blobs
             and not (lane.is_blocked or lane.is_removing or lane.is_filling)
         }
-        chosen = sharing.lanes_to_offer(core.live, loads, closed, late)
+        chosen = sharing.lanes_to_offer(self._adopter.load, loads, closed, late)
         for name in chosen:
             task = core.loop.create_task(self.leave(core.by_name[name]))
             self._leaving.add(task)
@@ -63,23 +65,30 @@ class Sharer:
         """Give one lane away: its attempts end, then it is free."""
         core = self._core
         lane.become(LaneState.LEAVING)
-        lane.busy = set(core.callbacks.on_gone(lane.refs()) or ())
-        if lane.busy:
-            lane.quiet = asyncio.Event()
-            waiter = core.loop.call_later(sharing.RUNNING_ENDS, lane.quiet.set)
-            await lane.quiet.wait()
-            waiter.cancel()
-        lane.busy = set()
+        await self._until_quiet(lane)
         core.journal.seal(lane)
         try:
             await core.settle_down(lane)
             if await core.look():
-                await self.free(lane, core.live)
+                await self.free(lane, self._adopter.load + lane.live)
         except OSError as error:
             core.event("offer_failed", lane=lane.name, error=str(error))
         if lane.state is LaneState.LEAVING:  # it could not be freed: go on with it
             lane.become(LaneState.CLOSED)
             await self._announce(lane)
+
+    async def _until_quiet(self, lane: Lane) -> None:
+        """Let the attempts that run end, RUNNING_ENDS seconds at most. Most end with an outcome, which is heard at
+        once; of the others, given back untried, the engine is asked."""
+        core = self._core
+        ends = core.monotonic() + sharing.RUNNING_ENDS
+        lane.busy = set(core.callbacks.on_gone(lane.refs()) or ())
+        while lane.busy and core.monotonic() < ends:
+            lane.quiet = asyncio.Event()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(lane.quiet.wait(), sharing.ASK_AGAIN)
+            lane.busy = set(core.callbacks.on_gone(list(lane.busy)) or ())
+        lane.busy = set()
 
     async def free(self, lane: Lane, load: int) -> None:
         """`free.<n>`: all of the lane is synced. OSError: it is still ours."""
@@ -138,14 +147,19 @@ class Sharer:
         """Lanes of workers with more than twice our load, one after the other: how many."""
         core = self._core
         taken = 0
-        for name in await core.reading(partial(core.disk.listdir, layout.OFFERS)):
+        names = await core.reading(partial(core.disk.listdir, layout.OFFERS))
+        self._left_to_others = {name: n for name, n in self._left_to_others.items() if name in names}
+        for name in names:
             if name in core.by_name or core.is_stopping or core.journal.is_fenced:
                 continue
             try:
                 text = await core.reading(partial(core.disk.readlink, layout.offer(name)))
             except FileNotFoundError:
                 continue
-            if not sharing.should_take(core.live, sharing.read_offer(text)[1]) or core.live >= self._adopter.max_live:
+            load = self._adopter.load
+            if not sharing.should_take(load, sharing.read_offer(text)[1]) or load >= self._adopter.max_live:
+                continue
+            if await self._is_for_another(name):
                 continue
             holding = await core.reading(partial(protocol.run, core.disk, protocol.find(name)))
             if holding is None or not holding.is_free:
@@ -153,3 +167,15 @@ class Sharer:
             elif holding.claim:
                 taken += await self._adopter.take_offered(name, holding)
         return taken
+
+    async def _is_for_another(self, name: str) -> bool:
+        """Whether somebody with clearly less to do may take this lane first; for some rounds, who knows why it does
+        not."""
+        waited = self._left_to_others.get(name, 0)
+        if waited >= sharing.ROUNDS_LEFT:
+            return False
+        loads = await self._adopter.loads(await self._adopter.peers())
+        if not sharing.should_wait(self._adopter.load, loads, self._core.settings.lane_messages):
+            return False
+        self._left_to_others[name] = waited + 1
+        return True

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 LATE = 5.0  # seconds the oldest ready message waits before a worker asks its peers for help
 OFFER_LASTS = 5.0  # seconds until an offered lane is claimed back
 RUNNING_ENDS = 30.0  # seconds the attempts of a lane that leaves may still take
+ASK_AGAIN = 0.2  # seconds
+ROUNDS_LEFT = 2  # of taking, in which an offered lane is left to a worker with less load
 MOST_OFFERED = 8  # lanes at once
 LEAVES = 10**12  # the load a worker names when it stops: everyone has less
 
