@@ -109,6 +109,7 @@ def house_of(mta: MTA, base: Path) -> EngineConfig:
         direct_port=spec.direct_port,
         https_port=spec.https_port,
         policy_server=_policy_server_of(spec),
+        tls_reports=spec.tls_reports,
     )
 
 

@@ -162,8 +162,8 @@ class Guard(Value, frozen=True, kw_only=True, omit_defaults=True):
 
     is_on: bool = True
     factor: float = 10.0
-    recipients: int = 200  # in an hour: below this nothing is suspicious
-    strangers: int = 100  # recipients it never wrote to before, in an hour: below this nothing is suspicious
+    recipients: int = 1000  # in an hour: below this nothing is suspicious
+    strangers: int = 500  # recipients it never wrote to before, in an hour: below this nothing is suspicious
 
 
 class Credential(Value, frozen=True, kw_only=True, omit_defaults=True):
@@ -502,6 +502,7 @@ class EngineConfig(Value, frozen=True, kw_only=True, omit_defaults=True):
     direct_port: int = 25  # where MX hosts of Direct destinations listen; for tests and unusual networks
     https_port: int = 443  # where MTA-STS policies are fetched; for tests and unusual networks
     http: HTTPSettings = HTTPSettings()
+    tls_reports: bool = True  # TLS-RPT to the domains that ask for it
     policy_server: PolicyServer | None = None
     public_http: HTTPSettings | None = None  # in a pod: health, metrics, the operator's report; never the admin API
     drain_settle: float = 0.0  # seconds from "not ready" to the first 421, so that nobody is sent here any more

@@ -15,6 +15,7 @@ from posthof_crds.engine import ListenerRole
 from posthof_crds.fields import (
     FQDN,
     Address,
+    Bool,
     Duration,
     FilePath,
     Int,
@@ -376,6 +377,10 @@ class MTASpec(Part):
     direct_port: RemotePort = _MTA.direct_port
     """The TCP port of the world's MX hosts, for mail that goes Direct. Another one only for tests, and for networks
     that translate it."""
+
+    tls_reports: Bool = _MTA.tls_reports
+    """Whether domains that ask for it (TLS-RPT, RFC 8460) get a report once a day of how TLS with their hosts went:
+    policies, hosts, counts. It has the organisation and contact of the AccessPolicy's DMARC reports."""
 
     mta_sts: PolicyServer | None = None
     """Serve the MTA-STS policies of MailDomains with `dns.mtaSts`. Default: not served here."""

@@ -32,7 +32,7 @@ from posthof_crds.engine import EngineConfig, Listener, ListenerRole
 from posthof_pod import flow
 from posthof_pod.accounts.accounts import Accounts
 from posthof_pod.accounts.directory import Directory
-from posthof_pod.accounts.shared import SharedLedger
+from posthof_pod.accounts.shared import SYNC, SharedLedger
 from posthof_pod.admin.channel import Channel, Refused, SocketInfo, Swap, WorkerStart, worker_channel
 from posthof_pod.admin.desk import Desk
 from posthof_pod.admit.auth import Means, SenderCheck
@@ -60,7 +60,7 @@ from posthof_pod.observe.events import Events
 from posthof_pod.observe.log import Log
 from posthof_pod.outbox import outbox_of
 from posthof_pod.replies import Reply, Temporary
-from posthof_pod.reports import dmarc, failure
+from posthof_pod.reports import dmarc, failure, tlsrpt
 from posthof_pod.reports.dmarc import Reporter
 from posthof_pod.reports.room import Reports
 from posthof_pod.resolve import https

@@ -18,7 +18,7 @@ from time import monotonic
 
 import msgspec
 
-from posthof_crds.engine import EngineConfig
+from posthof_crds.engine import ActionKind, EngineConfig
 from posthof_pod import fields, plan
 from posthof_pod.accounts.accounts import Accounts
 from posthof_pod.admit.judge import NOWHERE, Admission, Share, Verdict
@@ -38,6 +38,7 @@ from posthof_pod.model import (
     Settlement,
     Status,
     Taken,
+    TLSWish,
 )
 from posthof_pod.observe.events import Events
 from posthof_pod.replies import Failure, Reply
@@ -114,6 +115,8 @@ async def accept(mail: Incoming, mta: Mta) -> Reply:
         if refusal is not None:
             mta.events.submission_refused(mail.session, mail.sender, refusal)
             return _let_go(mail, refusal)
+        if mta.accounts.why_held(mail.session.credential, mail.session.user):
+            verdict = msgspec.structs.replace(verdict, held=frozenset(range(len(verdict.recipients))))
     body = mail.body
     if isinstance(body, bytes):
         queue_id = mta.spool.next_id()
@@ -136,12 +139,15 @@ async def accept(mail: Incoming, mta: Mta) -> Reply:
     return Reply(250, "2.0.0", f"queued as {queue_id}")
 
 
-async def originate(sender: str, recipients: Sequence[str], content: bytes, mta: Mta) -> bool:
+async def originate(
+    sender: str, recipients: Sequence[str], content: bytes, mta: Mta, *, wish: TLSWish = TLSWish.NONE
+) -> bool:
     """A message of our own that nothing caused: a daily report. Durable when this returns. False: nobody takes it."""
     now = mta.clock()
     found = tuple(Recipient(address) for address in recipients)
     message_id = fields.value(fields.block(content), b"message-id").decode("ascii", "replace")
     made = Envelope("", sender, found, now, len(content), origin=int(Origin.REPORT), message_id=message_id)
+    made = msgspec.structs.replace(made, tls_wish=int(wish)) if wish else made
     own = mta.admission.own(made)
     if own is None:
         mta.events.report_dropped(made, range(len(found)), "nobody takes this address")
@@ -167,11 +173,20 @@ def enqueue(ref: int, envelope: Envelope, shares: Sequence[Share], mta: Mta, *, 
             arrived=envelope.arrived,
             sender=envelope.sender,
             is_tried=is_tried,
-            reason=Reason.POLICY_HOLD if is_held else Reason.RECEIVED,
+            reason=_why_held(envelope, recipients, mta) if is_held else Reason.RECEIVED,
         )
         if is_held:
-            mta.events.held(envelope, recipients, Reason.POLICY_HOLD, envelope.recipients[recipients[0]].rule)
+            rule = envelope.recipients[recipients[0]].rule
+            mta.events.held(envelope, recipients, _why_held(envelope, recipients, mta), rule)
     mta.pool.kick()
+
+
+def _why_held(envelope: Envelope, recipients: Sequence[int], mta: Mta) -> Reason:
+    """A rule's word comes before the guard's: who releases mail of an account looks for the latter."""
+    first = envelope.recipients[recipients[0]]
+    if not envelope.credential or mta.admission.routes.disposition(first) is ActionKind.HOLD:
+        return Reason.POLICY_HOLD
+    return Reason.ACCOUNT_HOLD
 
 
 def replayed(lives: Sequence[Live], mta: Mta) -> None:

@@ -1,7 +1,8 @@
-"""`posthof reports show PATH...`: what other houses report about our domains (DMARC aggregate reports), as a table.
+"""`posthof reports show PATH...`: what other houses report about our domains, as a table: DMARC aggregate reports,
+and TLS reports (RFC 8460).
 
-A PATH is a mail, its attachment (XML, gzip, zip), a folder of such files, or a Maildir; "-" is standard input. Mail
-that brings reports is delivered like any other: to the mailbox that the domain's `rua` names.
+A PATH is a mail, its attachment (XML, JSON, gzip, zip), a folder of such files, or a Maildir; "-" is standard input.
+Mail that brings reports is delivered like any other: to the mailbox that the domain's `rua` names.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from typing import Any
 import msgspec
 
 from posthof_pod.fields import one_line
+from posthof_pod.reports import tlsreceived
 from posthof_pod.reports.received import MOST_BYTES, BadReport, Received, Record
 from posthof_pod.reports.received import reports as read
+from posthof_pod.reports.tlsreceived import TLSReport
 
 
 def add_parser(subparsers: Any) -> None:
@@ -34,19 +37,41 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """The exit status: 1 where no report was found."""
     found: list[Received] = []
+    about_tls: list[TLSReport] = []
     for name, content in _contents(args.paths):
+        try:
+            about_tls += tlsreceived.reports(content)
+            continue
+        except BadReport:
+            pass  # then it may be one about DMARC
         try:
             found += read(content)
         except BadReport as error:
             if not name.endswith("/"):
                 print(f"{name}: {error}", file=sys.stderr)
     found = [one for one in found if args.domain.lower() in ("", one.domain)]
+    about_tls = [one for one in about_tls if _is_about(one, args.domain.lower())]
     if args.json:
-        print(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+        print(msgspec.json.format(msgspec.json.encode([*found, *about_tls]), indent=2).decode())
     else:
-        for line in lines(found):
+        for line in (*lines(found), *tls_lines(about_tls)):
             print(line)
-    return 0 if found else 1
+    return 0 if found or about_tls else 1
+
+
+def _is_about(report: TLSReport, domain: str) -> bool:
+    return not domain or any(policy.domain.lower() == domain for policy in report.policies)
+
+
+def tls_lines(found: Iterable[TLSReport]) -> Iterator[str]:
+    """For people: by domain and policy; what failed under it."""
+    for one in sorted(found, key=lambda report: report.begin):
+        for policy in one.policies:
+            about = f"{policy.domain} {policy.type}: {policy.successes} sessions with TLS, {policy.failed} without"
+            yield one_line(f"{one.begin[:10]}  {one.organisation or one.contact}  {about}", 400)
+            for failure in sorted(policy.failures, key=lambda each: -each.sessions):
+                place = f"{failure.mx}[{failure.address}]" if failure.mx or failure.address else "no host"
+                yield one_line(f"    {failure.sessions:7}  {failure.kind}  {place}  {failure.why}", 400)
 
 
 def _contents(paths: Iterable[str]) -> Iterator[tuple[str, bytes]]:

@@ -45,9 +45,9 @@ class Reports:
         self._journals[kind] = Journal(self._spool, kind, self._worker)
         self._composers[kind] = compose
 
-    def note(self, kind: str, row: object) -> None:
-        """Something happened that a report counts."""
-        self._journals[kind].note(row, self._clock())
+    def note(self, kind: str, row: object, count: int = 1) -> None:
+        """Something happened that a report counts, so many times."""
+        self._journals[kind].note(row, self._clock(), count)
 
     async def flush(self) -> None:
         """Write what waits."""

@@ -1,8 +1,9 @@
-"""One GET by HTTPS, as MTA-STS wants it (RFC 8461 3.3): no redirect, no cache, nothing kept.
+"""One GET by HTTPS, as MTA-STS wants it (RFC 8461 3.3), or one POST of a TLS report (RFC 8460 5.4): no redirect, no
+cache, nothing kept.
 
 Rules
 - The certificate is valid for the host's name and comes from a CA the system knows; TLS 1.2 and above.
-- Only 200 with a content of type text/plain counts; a redirect is a failure, never followed.
+- To a GET only 200 with a content of type text/plain counts, to a POST 2xx; a redirect is a failure, never followed.
 - The answer is bounded in size and time: whoever runs the host may be hostile.
 - The addresses are given by the caller, who asked our own resolver for them.
 """
@@ -12,7 +13,8 @@ from __future__ import annotations
 import asyncio
 import enum
 import ssl
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
 
 PATIENCE = 30.0  # seconds for one address, all in all (section 3.3 allows a minute)
 _HEAD = 65536  # bytes of status line and headers
@@ -37,29 +39,9 @@ async def get(
     host: str, path: str, addresses: Sequence[str], *, port: int, context: ssl.SSLContext, most: int
 ) -> bytes:
     """The content, of at most `most` bytes. Raises Failed, of the last address tried."""
-    failure = Failed(Fault.FETCH, f"{host} has no address")
-    for address in addresses:
-        try:
-            async with asyncio.timeout(PATIENCE):
-                return await _get(host, path, (address, port), context, most)
-        except Failed as error:
-            failure = error
-        except ssl.SSLCertVerificationError as error:
-            failure = Failed(Fault.CERTIFICATE, f"the certificate of {host} does not hold: {error.verify_message}")
-        except TimeoutError:
-            failure = Failed(Fault.FETCH, f"{host}[{address}] did not answer within {PATIENCE:g} s")
-        except (OSError, ValueError, EOFError) as error:
-            failure = Failed(Fault.FETCH, f"{host}[{address}]: {error or type(error).__name__}")
-    raise failure
+    request = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: posthof\r\nAccept: text/plain\r\n"
 
-
-async def _get(host: str, path: str, place: tuple[str, int], context: ssl.SSLContext, most: int) -> bytes:
-    reader, writer = await asyncio.open_connection(*place, ssl=context, server_hostname=host, limit=_HEAD)
-    try:
-        request = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: posthof\r\nAccept: text/plain\r\n"
-        writer.write(request.encode("ascii") + b"Connection: close\r\n\r\n")
-        head = await reader.readuntil(b"\r\n\r\n")
-        status, headers = _read_head(head)
+    async def read(reader: asyncio.StreamReader, status: int, headers: dict[str, str]) -> bytes:
         if status != 200:
             raise Failed(Fault.FETCH, f"{host} answered {status}")
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -68,6 +50,68 @@ async def _get(host: str, path: str, place: tuple[str, int], context: ssl.SSLCon
         if headers.get("transfer-encoding", "").strip().lower() == "chunked":
             return await _chunked(host, reader, most)
         return await _plain(host, reader, headers.get("content-length", ""), most)
+
+    return await _ask(_Asked(host, addresses, port, context), request.encode("ascii"), read)
+
+
+async def post(
+    host: str, path: str, addresses: Sequence[str], *, port: int, context: ssl.SSLContext, kind: str, content: bytes
+) -> None:
+    """Hand over `content` of this media type. Raises Failed."""
+    request = (
+        f"POST {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: posthof\r\n"
+        f"Content-Type: {kind}\r\nContent-Length: {len(content)}\r\n"
+    )
+
+    async def read(_: asyncio.StreamReader, status: int, headers: dict[str, str]) -> bytes:
+        if status // 100 != 2:
+            raise Failed(Fault.FETCH, f"{host} answered {status}")
+        return b""
+
+    await _ask(_Asked(host, addresses, port, context), request.encode("ascii"), read, content)
+
+
+class _Asked(NamedTuple):
+    """Whom to ask."""
+
+    host: str
+    addresses: Sequence[str]
+    port: int
+    context: ssl.SSLContext
+
+
+_Read = Callable[[asyncio.StreamReader, int, dict[str, str]], Awaitable[bytes]]
+
+
+async def _ask(asked: _Asked, request: bytes, read: _Read, content: bytes = b"") -> bytes:
+    """Of the first address that answers. Raises Failed, of the last one tried."""
+    host = asked.host
+    failure = Failed(Fault.FETCH, f"{host} has no address")
+    for address in asked.addresses:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await _exchange(asked, address, request + b"Connection: close\r\n\r\n" + content, read)
+        except Failed as error:
+            failure = error
+        except ssl.SSLCertVerificationError as error:
+            failure = Failed(Fault.CERTIFICATE, f"the certificate of {host} does not hold: {error.verify_message}")
+        except TimeoutError:
+            failure = Failed(Fault.FETCH, f"{host}[{address}] did not answer within {PATIENCE:g} s")
+        except (OSError, ValueError, EOFError, asyncio.LimitOverrunError) as error:
+            failure = Failed(Fault.FETCH, f"{host}[{address}]: {error or type(error).__name__}")
+    raise failure
+
+
+async def _exchange(asked: _Asked, address: str, request: bytes, read: _Read) -> bytes:
+    host = asked.host
+    reader, writer = await asyncio.open_connection(
+        address, asked.port, ssl=asked.context, server_hostname=host, limit=_HEAD
+    )
+    try:
+        writer.write(request)
+        head = await reader.readuntil(b"\r\n\r\n")
+        status, headers = _read_head(head)
+        return await read(reader, status, headers)
     finally:
         writer.close()
 
