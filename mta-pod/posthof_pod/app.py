@@ -649,11 +649,12 @@ class Worker:
             await self.resolution.policies.refresh()
 
     def _oldest(self, line: Line) -> float:
-        """Since when the oldest ready mail of a destination waits; a site that is down holds its mail back itself."""
+        """Since when the oldest ready mail of a destination waits, where a peer could help."""
         if not line.ready:
             return flow.FOREVER
         status = self.mta.pool.status(line.destination.key)
-        return flow.FOREVER if status is not None and status.is_down else self.mta.backlog.counts(line).oldest_ready
+        is_hopeless = status is not None and status.is_hopeless
+        return flow.FOREVER if is_hopeless else self.mta.backlog.counts(line).oldest_ready
 
     def _spawn(self, work: Any) -> None:
         task = self.loop.create_task(work)

@@ -147,3 +147,28 @@ def test_a_clock_that_goes_back_fills_nothing():
     assert bucket.take(5, 1000.0) == 1
     assert bucket.take(5, 900.0) == 0
     assert bucket.take(5, 901.0) == 1
+
+
+def test_peers_can_help_where_our_share_is_the_limit_and_not_where_the_destination_is():
+    async def story(world: World) -> None:
+        world.send_time = 5.0
+        world.add(direct("shared.test"), 500)
+        await asyncio.sleep(30)
+        status = world.pool.status("direct:shared.test")
+        assert status.is_held_back
+        assert not status.is_hopeless
+
+    async def slowed(world: World) -> None:
+        world.send_time = 5.0
+        world.add(direct("slow.test", connections_start=2), 500)
+        await asyncio.sleep(2)
+        assert world.pool.status("direct:slow.test").is_hopeless
+
+    async def alone(world: World) -> None:
+        world.add(direct("rated.test", message_rate=6), 500)
+        await asyncio.sleep(5)
+        assert world.pool.status("direct:rated.test").is_hopeless
+
+    play(story, portion=quarter())
+    play(slowed, portion=quarter())
+    play(alone)

@@ -57,6 +57,7 @@ class SiteStatus(NamedTuple):
     last: Setback | None
     last_at: float
     is_held_back: bool = False  # what is ready waits for the destination, not for us
+    is_hopeless: bool = False  # and a peer with a share of its own could do no more
 
 
 class Session:
@@ -156,6 +157,12 @@ class Site:
         allowed = min(self.window.allowed(now), self.most)
         return not self.is_local and (len(self.sessions) >= allowed or not self.may_send(now))
 
+    def is_hopeless(self, now: float) -> bool:
+        """Whether peers could not help: it is held back by more than our share of its limits."""
+        allowed = self.window.allowed(now)
+        is_ours_whole = self.most >= self.limits.connections
+        return self.window.is_down or (self.is_held_back(now) and (is_ours_whole or allowed < self.most))
+
     def join(self, line: Line) -> None:
         """A destination of this site has ready units."""
         if line not in self._members:
@@ -226,4 +233,5 @@ class Site:
             self.last,
             self.last_at,
             self.is_held_back(now),
+            self.is_hopeless(now),
         )
