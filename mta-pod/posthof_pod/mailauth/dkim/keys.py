@@ -4,6 +4,7 @@ Rules of this file
 - A public key is parsed once per text of its record: DNS says how long a text is believed, nothing here does.
 - RSA below 1024 bits is no key, SHA-1 is no hash (RFC 8301); above MAX_BITS it is not computed with.
 - A private key stands in no repr and no error.
+- `cryptography` is loaded with the first key: a worker that meets none does without its memory.
 Sources: RFC 6376 3.6.1, RFC 8301 3, RFC 8463 3 and 4.
 """
 
@@ -12,27 +13,27 @@ from __future__ import annotations
 import base64
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
-
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
-from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    PublicFormat,
-    load_der_public_key,
-    load_pem_private_key,
-)
+from typing import TYPE_CHECKING, NamedTuple
 
 from posthof_pod.mailauth import tags
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives._asymmetric import AsymmetricPadding
+    from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
 MIN_BITS = 1024
 MAX_BITS = 8192
 CACHED = 4096  # texts of records whose keys are kept parsed
 
-_PKCS1 = padding.PKCS1v15()
-_SHA256 = Prehashed(hashes.SHA256())
+
+@functools.cache
+def _rsa_scheme() -> tuple[AsymmetricPadding, Prehashed]:
+    """RSASSA-PKCS1-v1_5 over a SHA-256 that was made before (RFC 8017 8.2, RFC 6376 3.3.2)."""
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import padding
+    from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+
+    return padding.PKCS1v15(), Prehashed(hashes.SHA256())
 
 
 class BadKey(ValueError):
@@ -95,6 +96,9 @@ def _public_key(record: bytes) -> PublicKey:
 def _ed25519(material: bytes) -> Callable[[bytes, bytes], bool]:
     if len(material) == 44 and material.startswith(b"\x30\x2a"):  # as some publish it: the whole SubjectPublicKeyInfo
         material = material[12:]
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric import ed25519
+
     try:
         key = ed25519.Ed25519PublicKey.from_public_bytes(material)
     except ValueError:
@@ -111,6 +115,10 @@ def _ed25519(material: bytes) -> Callable[[bytes, bytes], bool]:
 
 
 def _rsa(material: bytes, is_test: bool, is_strict: bool) -> PublicKey:
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric import rsa
+    from cryptography.hazmat.primitives.serialization import load_der_public_key
+
     try:
         key: object = load_der_public_key(material)
     except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -121,10 +129,11 @@ def _rsa(material: bytes, is_test: bool, is_strict: bool) -> PublicKey:
     if bits > MAX_BITS:
         raise BadKey(f"the RSA key has {bits} bits, more than {MAX_BITS}")
     verify = key.verify
+    pkcs1, sha256 = _rsa_scheme()
 
     def check(signature: bytes, digest: bytes) -> bool:
         try:
-            verify(signature, digest, _PKCS1, _SHA256)
+            verify(signature, digest, pkcs1, sha256)
         except InvalidSignature:
             return False
         return True
@@ -139,6 +148,9 @@ def _bare_rsa(material: bytes) -> object:
     bits = b"\x03" + _der_length(size + 1) + b"\x00" + material
     algorithm = bytes.fromhex("300d06092a864886f70d0101010500")
     whole = algorithm + bits
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_der_public_key
+
     try:
         return load_der_public_key(b"\x30" + _der_length(len(whole)) + whole)
     except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -169,6 +181,10 @@ class PrivateKey:
 
 def private_key(pem: bytes) -> PrivateKey:
     """BadKey: no private key, a password on it, another kind, or too short."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
     try:
         key = load_pem_private_key(pem, None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -181,8 +197,9 @@ def private_key(pem: bytes) -> PrivateKey:
     if not MIN_BITS <= key.key_size <= MAX_BITS:
         raise BadKey(f"an RSA key has {MIN_BITS} to {MAX_BITS} bits, this one has {key.key_size}")
     sign = key.sign
+    pkcs1, sha256 = _rsa_scheme()
     public = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return PrivateKey("rsa-sha256", key.key_size, public, lambda digest: sign(digest, _PKCS1, _SHA256))
+    return PrivateKey("rsa-sha256", key.key_size, public, lambda digest: sign(digest, pkcs1, sha256))
 
 
 def record(key: PrivateKey) -> str:
