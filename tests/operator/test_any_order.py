@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kit.fakeapi import Failure, FakeApi, Request, until
-from kit.operated import NS, bind_claim, config_of, domain, is_, mta, operated, policy
+from kit.operated import NS, bind_claim, condition, config_of, domain, is_, mta, operated, policy
 from posthof_crds.fleet import assemble, part_of
 
 CHILDREN = st.sampled_from(["Role", "Service", "ConfigMap", "Deployment"])
@@ -25,6 +25,8 @@ STEPS = st.one_of(
     st.tuples(st.just("no policy"), NAMES, st.none()),
     st.tuples(st.just("replicas"), st.integers(1, 3), st.none()),
     st.tuples(st.just("stranger scales"), st.integers(1, 9), st.none()),
+    st.tuples(st.just("somebody else scales"), st.integers(1, 4), st.none()),
+    st.tuples(st.just("the operator scales"), st.integers(1, 3), st.integers(1, 5)),
     st.tuples(
         st.just("stranger deletes"), st.sampled_from(["Role", "Service", "ConfigMap", "Deployment"]), st.none()
     ),
@@ -61,6 +63,10 @@ def do(server: FakeApi, trouble: Trouble, step: tuple[str, Any, Any]) -> None:
         server.put(policy(one, priority=two, match={"clients": ["10.0.0.0/8"]}, action={"type": "Direct"}))
     elif what == "replicas":
         server.put(mta(replicas=one))
+    elif what == "somebody else scales":
+        server.put(mta(replicas=one, autoscaling={"mode": "External"}))
+    elif what == "the operator scales":
+        server.put(mta(replicas=two, autoscaling={"min": one, "max": one}))
     elif what == "stranger scales":
         deployment = server.get("Deployment", "edge", NS)
         if deployment is not None:
@@ -101,7 +107,8 @@ def is_quiet(server: FakeApi, world: Any) -> bool:
     if server.get("PersistentVolumeClaim", "edge-spool", NS):
         bind_claim(server)
     deployment = server.get("Deployment", "edge", NS)
-    wanted = server.get("MTA", "edge", NS)["spec"].get("replicas", 1)
+    spec = server.get("MTA", "edge", NS)["spec"]
+    wanted = spec.get("autoscaling", {}).get("min") or spec.get("replicas", 1)
     return (
         deployment is not None
         and deployment["spec"]["replicas"] == wanted
@@ -111,6 +118,7 @@ def is_quiet(server: FakeApi, world: Any) -> bool:
         and config_of(server) == expected(server)
         and is_(server, "MTA", "edge", "ConfigConverged")
         and is_(server, "MTA", "edge", "Ready")
+        and condition(server, "MTA", "edge", "ScalingActive").get("status") != "Unknown"  # the next look knows more
         and world.queue.is_idle
     )
 
