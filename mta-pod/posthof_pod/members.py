@@ -11,6 +11,7 @@ from __future__ import annotations
 import msgspec
 
 WORKERS = "posthof.dev/workers"  # annotation of a pod's Lease: JSON list of the ids of its workers in the spool
+WORD = "posthof.dev/word"  # annotation: what this pod wrote into pods/<pod> on the volume (admin/visibility.py)
 ENDED = "posthof.dev/ended"  # annotation: JSON list of workers whose end this pod's supervisor has proven
 SHARE = "posthof.dev/share"  # annotation: the pod's share of the fleet's limits, as schedule/shares.py writes it
 

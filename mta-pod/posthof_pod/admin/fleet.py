@@ -24,7 +24,8 @@ from posthof_pod.admin.crew import Crew
 from posthof_pod.admin.process import State, WorkerProcess
 from posthof_pod.admin.shares import Sharing
 from posthof_pod.admin.takeovers import Adopted, TakeOvers
-from posthof_pod.members import Members, alone
+from posthof_pod.admin.visibility import Visibility
+from posthof_pod.members import WORD, Members, alone
 from posthof_pod.observe.events import Events
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Home(NamedTuple):
 
 
 class Fleet:
-    """`members`: as the workers know them. `home` None: one machine."""
+    """`members`: as the workers know them. `home` None: one machine. `stop(why)`: end this house."""
 
     def __init__(
         self,
@@ -59,6 +60,7 @@ class Fleet:
         proofs: Path,
         spool: Path,
         *,
+        stop: Callable[[str], object],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.members = Members()
@@ -70,7 +72,9 @@ class Fleet:
             pod_of=self._pod_of,
             is_alive=self._is_alive,
         )
+        self._stop = stop
         self._leases: Leases | None = None
+        self.visibility: Visibility | None = None
         self._sharing: Sharing | None = None
         self._looked_at: float | None = None
         self._trouble, self._since = "", 0.0
@@ -78,6 +82,13 @@ class Fleet:
             from posthof_pod.cluster.leases import Leases
 
             self._leases = Leases(home.api, home.me, look=self.look, tell=self._hear)
+            self.visibility = Visibility(
+                spool,
+                home.me.pod,
+                say=lambda word: self.annotate({WORD: word}),
+                on_late=events.volume_blind,
+                on_blind=self._blind,
+            )
             self._sharing = Sharing(home.me.pod, crew, events, self.annotate, proofs.parent)
 
     @property
@@ -116,6 +127,8 @@ class Fleet:
         """Keep the Lease and our share of the limits, and tell of take-overs, until cancelled."""
         works = [self._keep("take-overs", self._tell_of_take_overs)]
         if self._leases is not None and self._sharing is not None:
+            assert self.visibility is not None
+            works.append(self._keep("visibility", self.visibility.run))
             works += [self._keep("leases", self._leases.run), self._keep("shares", self._sharing.run)]
         await asyncio.gather(*works)
 
@@ -135,6 +148,8 @@ class Fleet:
     async def leave(self) -> None:
         """The last worker has ended. If one left lanes behind, the others read of its end first."""
         if self._leases is not None:
+            if self.visibility is not None:
+                await self.visibility.leave()
             others = any(one.pod != self.members.own for one in self.members.pods)
             await self._leases.leave(heard=LAST_WORDS if others and self._earlier() else 0.0)
 
@@ -204,6 +219,11 @@ class Fleet:
     def _adopted(self, told: object) -> None:
         self.take_overs.note(msgspec.convert(told, Adopted))
 
+    def _blind(self, why: str) -> None:
+        """The volume hides what others write. While the Leases cannot be read the word may only be an old one."""
+        if self.members.known:
+            self._stop(why)
+
     def _pod_of(self, worker: str) -> str:
         return self._leases.pod_of(worker) if self._leases is not None else ""
 
@@ -221,6 +241,8 @@ class Fleet:
             self._tell_of_members(self.members, told.members)
             self.members = told.members
             self._crew.know_members(told.members)
+        if self.visibility is not None:
+            self.visibility.hear(told.words)
         self._tell_of_trouble(self._leases.trouble)
 
     def _tell_of_members(self, old: Members, new: Members) -> None:

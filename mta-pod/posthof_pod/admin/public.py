@@ -32,7 +32,6 @@ from posthof_pod.admin.http import Handler, answer, installed_version, metrics_o
 from posthof_pod.admin.load import for_keda
 from posthof_pod.listen.seen import summed
 from posthof_pod.observe.metrics import Stats
-from posthof_pod.spool.probe import Findings
 
 if TYPE_CHECKING:
     from posthof_pod.admin.supervisor import Supervisor
@@ -175,25 +174,28 @@ def _spool(stats: Stats, workers: int, house: Supervisor) -> SpoolState:
         reason = f"the volume has not answered for {look:.0f} s"
     elif poisoned := int(stats.get("posthof_spool_poisoned_lanes", 0)):
         reason = f"{poisoned} lanes are set aside: three workers died over them (posthof spool check)"
+    elif (seeing := house.fleet.visibility) is not None and seeing.unseen:
+        reason = seeing.unseen
     elif trouble := house.fleet.trouble:
         reason = f"{trouble}; peers may take its mail over, and it cannot tell who is dead"
     return SpoolState(
         healthy=not reason,
         reason=reason,
-        volume=_volume(house.volume),
+        volume=_volume(house),
         used_bytes=int(stats.get("posthof_spool_bytes", 0)),
         free_bytes=int(stats.get("posthof_spool_free_bytes", 0)),
     )
 
 
-def _volume(found: Findings) -> VolumeNumbers:
+def _volume(house: Supervisor) -> VolumeNumbers:
+    found, seeing = house.volume, house.fleet.visibility
     return VolumeNumbers(
         file_system=found.file_system,
         sync_median_seconds=found.sync_median,
         sync_p99_seconds=found.sync_p99,
         folder_sync_p99_seconds=found.folder_p99,
         clock_offset_seconds=found.clock_offset,
-        visible_seconds=found.visible,
+        visible_seconds=round(seeing.worst, 3) if seeing is not None and seeing.worst is not None else None,
         free_inodes=found.free_inodes,
         warnings=found.warnings,
     )

@@ -193,7 +193,7 @@ class Supervisor:
         proofs = Path(self.config.state_dir) / PROOFS
         if self._home is not None:
             self.crew.pod, self.crew.proofs = self._home.me.pod, str(proofs)
-        self.fleet = Fleet(self.crew, self.events, self._home, proofs, Path(self.config.spool.path))
+        self.fleet = Fleet(self.crew, self.events, self._home, proofs, Path(self.config.spool.path), stop=self.stop)
         self.fleet.begin()
 
     def know_pods(self, pods: Pods) -> None:

@@ -23,7 +23,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from posthof_pod.cluster.api import LEASES, ApiServer, Away, Conflict, Denied, Lease
-from posthof_pod.members import ENDED, SHARE, WORKERS, Heard, Member, Members
+from posthof_pod.members import ENDED, SHARE, WORD, WORKERS, Heard, Member, Members
 
 RENEW = 5.0  # seconds
 AGAIN = 1.0  # until a renewal that failed is tried again
@@ -52,6 +52,7 @@ class Told(NamedTuple):
 
     heard: Heard
     members: Members
+    words: Mapping[str, str] = {}  # pod -> what it says it wrote on the volume
 
 
 class _Seen(NamedTuple):
@@ -59,6 +60,7 @@ class _Seen(NamedTuple):
     changed: float  # `counted` when it was last seen to change
     workers: tuple[str, ...]
     share: str
+    word: str
 
 
 class Leases:
@@ -270,7 +272,7 @@ class Leases:
             self._ended.update(dict.fromkeys(_names(annotations.get(ENDED, ""))))
             workers = _names(annotations.get(WORKERS, ""))
             self._pods_of.update(dict.fromkeys(workers, name))
-            pods[name] = _Seen(print_, changed, workers, annotations.get(SHARE, ""))
+            pods[name] = _Seen(print_, changed, workers, annotations.get(SHARE, ""), annotations.get(WORD, ""))
         self._pods = pods
         if self._uid and self._me.pod not in pods:  # somebody removed ours
             self._uid, self._renew_at = "", float("-inf")
@@ -298,7 +300,8 @@ class Leases:
         for one in self._pods.values():
             for worker in one.workers:
                 seen[worker] = max(seen.get(worker, one.changed), one.changed)
-        self._tell(Told(Heard(evidence, seen, frozenset(self._ended)), self._members))
+        words = {pod: one.word for pod, one in self._pods.items()}
+        self._tell(Told(Heard(evidence, seen, frozenset(self._ended)), self._members, words))
 
     # ------------------------------------------------------------------ telling
 

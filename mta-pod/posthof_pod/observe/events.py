@@ -506,6 +506,10 @@ class Events:
         """It is renewed again. `seconds`: how long it was not."""
         self._house("lease_back", "", seconds=seconds)
 
+    def volume_blind(self, why: str) -> None:
+        """What another pod wrote and synced is not seen here: no take-over is safe on such a volume."""
+        self._house("volume_blind", "posthof_volume_blind_total", detail=why, level=ERROR)
+
     def member_joined(self, pod: str) -> None:
         """A pod that shares the spool and the limits is there."""
         self._house("member_joined", "", name=pod)

@@ -50,6 +50,7 @@ METRICS: dict[str, Metric] = {
     "posthof_cluster_away_total": Metric("counter", "Times the API server did not answer; the configuration stayed."),
     "posthof_lease_lost_total": Metric("counter", "Times the pod's Lease was not renewed, or the others' not seen."),
     "posthof_lease_renewals_total": Metric("counter", "Renewals of the pod's Lease."),
+    "posthof_volume_blind_total": Metric("counter", "Words of other pods on the volume that were not seen in 10 s."),
     "posthof_slept_total": Metric("counter", "Times the pod's processes were stopped for 10 s or more."),
     "posthof_spool_adoptions_total": Metric("counter", "Lanes taken over from dead or stopped workers."),
     "posthof_spool_take_overs_total": Metric("counter", "Workers whose lanes this house took over."),

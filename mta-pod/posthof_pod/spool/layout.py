@@ -4,6 +4,7 @@
     lanes/<lane>/own.<n>  free.<n>  <n>-<k>.seg  <number>.blob
     lanes/.gone-<lane>        a lane whose mail is done, on its way out
     offers/<lane>             -> "<worker>:<load>"
+    pods/<pod>                what a pod wrote last, for the others to see (admin/visibility.py)
     damaged/<lane>.<n>-<k>.seg  or the whole folder of a lane
 
 A message's id is `<lane>-<number>`. Numbers of claim n start at (n - 1) * 10^9 + 1, so no two claims share one, and a
