@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from bench import fairness, latency, million, place, report, sessions, stages, throughput
+from bench import dkim, fairness, latency, million, place, report, sessions, stages, throughput
 from bench.systems import SYSTEMS, missing
 from bench.throughput import CASES, Result
 from bench.tools import Stalled
@@ -26,7 +26,7 @@ from kit import peers
 
 T = TypeVar("T")
 
-SECTIONS = ("cases", "latency", "stages", "idle", "idle_tls", "fairness", "million")
+SECTIONS = ("cases", "latency", "stages", "idle", "idle_tls", "fairness", "million", "dkim")
 PROBES = 300  # messages a system and round in the latency section
 FAULTS = (Stalled, peers.NotReady, OSError, TimeoutError, AssertionError, EOFError)
 
@@ -83,6 +83,7 @@ class Run:
             "idle": 30 + chosen.sessions / 500,
             "idle_tls": 30,
             "fairness": 90,
+            "dkim": 4 * (chosen.seconds + 8),
             "million": 30 + chosen.million / 2500,
         }
         return sum(seconds for section, seconds in times.items() if section in chosen.sections)
@@ -202,5 +203,6 @@ def _sections(run: Run) -> dict[str, object]:
         idle_tls=alone("idle_tls", lambda: sessions.measure(tls_sessions, run.folder, is_encrypted=True)),
         fairness=alone("fairness", lambda: fairness.measure(min(100_000, chosen.million), run.folder)),
         million=alone("million", lambda: million.measure(chosen.million, run.folder, run.say)),
+        dkim=None if dkim.missing() else alone("dkim", lambda: dkim.measure(chosen.seconds, run.folder, run.say)),
         failures=run.failures,
     )

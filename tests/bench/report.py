@@ -17,6 +17,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.dkim import DKIM, SIGN_WANTED, VERIFY_WANTED
+from bench.dkim import WANTED as DKIM_WANTED
 from bench.fairness import Fairness
 from bench.million import Million
 from bench.sessions import Idle
@@ -38,6 +40,7 @@ def summary(
     idle_tls: Idle | None,
     fairness: Fairness | None,
     million: Million | None,
+    dkim: DKIM | None,
     failures: Sequence[str],
 ) -> dict[str, Any]:
     """The whole of build/bench.json."""
@@ -66,6 +69,10 @@ def summary(
         found["fairness"] = {**fairness._asdict(), "allowed_p99": fairness.allowed_p99}
     if million:
         found["million"] = {**million._asdict(), "bytes_each": round(million.bytes_each, 1)}
+    if dkim:
+        rows = {"sign": dkim.sign, "verify": dkim.verify}
+        found["dkim"] = {name: {**row.posthof._asdict(), "ratio": row.ratio} for name, row in rows.items()}
+        found["dkim"] |= {"sign_us": round(dkim.sign_us, 1), "verify_us": round(dkim.verify_us, 1)}
     found["rounds"] = {
         case: {system: [one._asdict() for one in results] for system, results in systems.items()}
         for case, systems in rounds.items()
@@ -153,6 +160,12 @@ def _rest(found: Mapping[str, Any]) -> str:
         if one := found.get(key):
             text = f"{one['total_bytes'] / 1e6:,.0f} MB, {one['bytes_each'] / 1000:.1f} kB each"
             rows.append((f"{one['sessions']:,} {words}", text))
+    if one := found.get("dkim"):
+        for name in ("sign", "verify"):
+            text = f"{one[name]['msgs_per_s']:,.0f}/s ({one[name]['cpu_us_per_msg']:,.0f} us), {one[name]['ratio']} x"
+            rows.append((f"DKIM {name}, RSA-2048, 4 KiB, beside Postfix with OpenDKIM", text))
+        rows.append(("one message signed, RSA-2048 and Ed25519", f"{one['sign_us']:.0f} us"))
+        rows.append(("one signature judged, RSA-2048", f"{one['verify_us']:.0f} us"))
     if one := found.get("fairness"):
         now, allowed = one["busy_p99"] * 1000, one["allowed_p99"] * 1000
         rows.append((f"p99 of mail to B, {one['queued']:,} queued to A", f"{now:.1f} ms (allowed {allowed:.1f} ms)"))
@@ -188,6 +201,15 @@ def verdicts(found: Mapping[str, Any]) -> list[tuple[bool, str]]:
         told.append((cpu <= CPU_WANTED, f"4 KiB: {cpu:.0f} us of CPU a message (wanted {CPU_WANTED:g})"))
     if one := found.get("idle_sessions"):
         told.append((one["total_bytes"] <= 300e6, f"idle sessions: {one['total_bytes'] / 1e6:.0f} MB (wanted 300)"))
+    if one := found.get("dkim"):
+        for name in ("sign", "verify"):
+            ratio = one[name]["ratio"]
+            text = f"DKIM {name}: {ratio:.2f} x Postfix with OpenDKIM (wanted {DKIM_WANTED:g})"
+            told.append((ratio >= DKIM_WANTED, text))
+        told.append((one["sign_us"] <= SIGN_WANTED, f"signing: {one['sign_us']:.0f} us (wanted {SIGN_WANTED:g})"))
+        told.append(
+            (one["verify_us"] <= VERIFY_WANTED, f"DKIM judged: {one['verify_us']:.0f} us of {VERIFY_WANTED:g}")
+        )
     if one := found.get("fairness"):
         told.append((one["busy_p99"] <= one["allowed_p99"], f"fairness: p99 {one['busy_p99'] * 1000:.1f} ms"))
     if one := found.get("million"):

@@ -39,8 +39,12 @@ class Load(NamedTuple):
 class Source:
     """A running smtp-source."""
 
-    def __init__(self, load: Load, count: int, port: int, *, recipient: str = RECIPIENT) -> None:
-        arguments = ["-s", str(min(load.sessions, count)), "-l", str(load.size), "-m", str(count)]
+    def __init__(
+        self, load: Load, count: int, port: int, *, recipient: str = RECIPIENT, content: Path | None = None
+    ) -> None:
+        """`content`: a file with the message to send, in place of one that smtp-source makes up."""
+        arguments = ["-s", str(min(load.sessions, count)), "-m", str(count)]
+        arguments += ["-F", str(content)] if content is not None else ["-l", str(load.size)]
         arguments += ["-f", SENDER, "-t", recipient, "-M", "source.bench"] + (["-d"] if load.is_reused else [])
         self.process = subprocess.Popen(
             [str(peers.find("smtp-source")), *arguments, f"127.0.0.1:{port}"],
