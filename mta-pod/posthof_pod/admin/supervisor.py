@@ -168,6 +168,8 @@ class Supervisor:
         self._signals(loop)
         self.token = token.make(Path(self.config.state_dir))
         self.crew = Crew(self.events, self.ports, module=self._module, output=self._output, log=self._log)
+        found = self.volume
+        self.events.volume_tried(f"{found.file_system} ({found.options})", found.sync_p99, found.warnings)
         self._join_fleet()
         self._tell_of_listeners()
         self.crew.start(self.config, self._keys, self.revision)

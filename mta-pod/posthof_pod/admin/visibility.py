@@ -122,8 +122,8 @@ class Visibility:
             if waited > self._late and not is_told:
                 is_told = True
                 self.unseen = (
-                    f"what pod {pod} wrote and synced is not seen here {waited:.0f} s later: a worker that was fenced "
-                    "would not notice. Mount the volume with close-to-open consistency"
+                    f"what pod {pod} wrote and synced is not seen here {waited:.0f} s later: a worker that was "
+                    "fenced would not notice. Mount the volume with close-to-open consistency"
                 )
                 self._on_late(self.unseen)
             await asyncio.sleep(pause)

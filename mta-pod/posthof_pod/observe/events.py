@@ -510,6 +510,12 @@ class Events:
         """What another pod wrote and synced is not seen here: no take-over is safe on such a volume."""
         self._house("volume_blind", "posthof_volume_blind_total", detail=why, level=ERROR)
 
+    def volume_tried(self, what: str, seconds: float, warnings: Iterable[str]) -> None:
+        """What the volume does, as tried out at the start. `seconds`: 99% of the syncs took less."""
+        self._house("volume_tried", "", seconds=seconds, detail=what)
+        for one in warnings:
+            self.warned(f"the spool's volume: {one}")
+
     def member_joined(self, pod: str) -> None:
         """A pod that shares the spool and the limits is there."""
         self._house("member_joined", "", name=pod)
@@ -517,10 +523,6 @@ class Events:
     def member_left(self, pod: str) -> None:
         """Its Lease is gone, or did not change for so long that it counts as dead."""
         self._house("member_left", "", name=pod)
-
-    def share_changed(self, before: float, now: float) -> None:
-        """What of the fleet's limits this pod's workers use: parts of the whole."""
-        self._house("share_changed", "", detail=f"{before:.3f} -> {now:.3f} of the limits")
 
     def share_changed(self, before: float, now: float) -> None:
         """What of the fleet's limits this pod's workers use: parts of the whole."""

@@ -72,7 +72,6 @@ METRICS: dict[str, Metric] = {
     "posthof_queue_messages": Metric("gauge", "What waits, by state: ready, deferred, held, sending."),
     "posthof_queue_oldest_ready_seconds": Metric("gauge", "Age of the oldest unit that is due.", "max"),
     "posthof_limits_share": Metric("gauge", "Part of the fleet's limits that is ours; all pods together: 1 at most."),
-    "posthof_limits_share": Metric("gauge", "Part of the fleet's limits that is ours; all pods together: 1 at most."),
     "posthof_accept_seconds": Metric("histogram", "From the last dot to the 250."),
     "posthof_queue_free_messages": Metric(
         "gauge", "Ready mail that waits for nothing but a worker: not for its destination or its route."
