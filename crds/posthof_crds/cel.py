@@ -121,6 +121,8 @@ FORMS: dict[Callable[..., Any], Form] = {
     maildomain._maildir: Form(500, f"^{_MAILDIR_PART}(?:/{_MAILDIR_PART})*$", _maildir),
     maildomain._is_spf: Form(2000, "^(?:[vV]=[sS][pP][fF]1(?: [ !#-~]*)?)?$"),
     maildomain._is_dmarc: Form(2000, r"^(?:v=DMARC1\s*(?:;[ !#-~]*)?)?$"),
+    maildomain._is_tls_rpt: Form(2000, r"^(?:v=TLSRPTv1\s*;\s*rua\s*=[ !#-~]*)?$"),
+    dkimkey._is_selector: Form(63, f"^{dkimkey._SELECTOR.pattern}$"),
     smtpcredential.user_name: Form(320, min_length=1),
     smtpcredential.sender_pattern: Form(318, rf"^(?:<>|[^@\s]+@{_GLOB_DOMAIN}|{_GLOB_DOMAIN})$"),
     smtpcredential.moment: Form(64, _MOMENT),

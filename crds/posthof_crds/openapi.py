@@ -147,7 +147,8 @@ def definitions() -> dict[str, Schema]:
 def plural(kind: str) -> str:
     """relaypolicies, tlscerts."""
     singular = kind.lower()
-    return f"{singular[:-1]}ies" if singular.endswith("y") else f"{singular}s"
+    is_consonant = singular.endswith("y") and singular[-2:-1] not in "aeiou"
+    return f"{singular[:-1]}ies" if is_consonant else f"{singular}s"
 
 
 def definition(kind: str) -> Schema:
