@@ -38,7 +38,8 @@ class VolumeNumbers(Told, frozen=True, kw_only=True):
     folder_sync_p99_seconds: float = 0.0
     clock_offset_seconds: float = 0.0  # the volume's clock minus the pod's
     visible_seconds: float | None = None  # until this pod saw what another had synced; None: there was no other
-    free_inodes: int = -1  # -1: the file system does not count them
+    free_bytes: int = 0  # as the pod started
+    free_inodes: int = -1  # the same; -1: the file system does not count them
     warnings: tuple[str, ...] = ()
 
 

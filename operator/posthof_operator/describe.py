@@ -137,12 +137,16 @@ def _measured(look: Look) -> str:
     clock = max((one.clock_offset_seconds for one in found), key=abs)
     text = (
         f" It is {slowest.file_system or 'an unknown file system'}; a sync takes "
-        f"{_milliseconds(slowest.sync_median_seconds)}, 99% under {_milliseconds(slowest.sync_p99_seconds)}; "
+        f"{_milliseconds(slowest.sync_median_seconds)}, 99% under {_milliseconds(slowest.sync_p99_seconds)}, "
+        f"one of a folder under {_milliseconds(slowest.folder_sync_p99_seconds)}; "
         f"its clock is {clock:+.1f} s from the pods'"
     )
     seen = [one.visible_seconds for one in found if one.visible_seconds is not None]
     if seen:
         text += f"; what one pod writes another sees within {_milliseconds(max(seen))}"
+    least = min(found, key=lambda one: one.free_bytes)
+    inodes = f" and {least.free_inodes} inodes" if least.free_inodes >= 0 else ""
+    text += f"; at the start of pods at least {least.free_bytes / 2**30:.1f} GiB{inodes} were free"
     warnings = dict.fromkeys(warning for one in found for warning in one.warnings)
     return f"{text}.{''.join(f' {_sentence(one)}' for one in warnings)}"
 

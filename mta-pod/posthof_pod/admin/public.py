@@ -196,6 +196,7 @@ def _volume(house: Supervisor) -> VolumeNumbers:
         folder_sync_p99_seconds=found.folder_p99,
         clock_offset_seconds=found.clock_offset,
         visible_seconds=round(seeing.worst, 3) if seeing is not None and seeing.worst is not None else None,
+        free_bytes=found.free_bytes,
         free_inodes=found.free_inodes,
         warnings=found.warnings,
     )

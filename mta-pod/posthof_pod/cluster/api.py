@@ -35,6 +35,7 @@ ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 WATCH = 240  # seconds
 ANSWER = 10.0  # seconds for the answer to a get, and for the first byte of a watch
 LEASES = 3.0  # seconds for anything about Leases: a late answer is worth nothing there
+DELETE = {"apiVersion": "v1", "kind": "DeleteOptions"}
 LINE_MAX = 4 * 1024 * 1024  # one event: an object of 1 MiB in base64, and some
 
 
@@ -184,7 +185,7 @@ class ApiServer:
 
     async def delete_lease(self, name: str, uid: str) -> None:
         """That very object; it may be gone. Raises Conflict: it is another object; Away, Denied."""
-        await self._about_leases("DELETE", name, body={"preconditions": {"uid": uid}} if uid else {})
+        await self._about_leases("DELETE", name, body=DELETE | {"preconditions": {"uid": uid}})
 
     async def _about_leases(
         self, method: str, name: str, query: Mapping[str, str] | None = None, body: Mapping[str, Any] | None = None
@@ -307,7 +308,7 @@ def _refusal(status: int, body: bytes, ref: Ref) -> Exception:
     except msgspec.DecodeError:
         message = ""
     text = f"{ref.kind}/{ref.name}: the API server answered {status}{': ' if message else ''}{message}"
-    if status == 409:
+    if status in (409, 422):  # 422: a patch whose `metadata.uid` is not the object's
         return Conflict(text)
     return Away(text) if status >= 500 or status == 429 else Denied(text)
 

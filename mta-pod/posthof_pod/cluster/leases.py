@@ -26,6 +26,7 @@ from posthof_pod.cluster.api import LEASES, ApiServer, Away, Conflict, Denied, L
 from posthof_pod.members import ENDED, SHARE, WORD, WORKERS, Heard, Member, Members
 
 RENEW = 5.0  # seconds
+SOON = 0.25  # until a Lease that was removed is made again
 AGAIN = 1.0  # until a renewal that failed is tried again
 LIST = 1.0  # seconds between two lists, for up to MANY pods
 LIST_CLOSE = 0.5  # the same while some Lease is LATE
@@ -179,7 +180,7 @@ class Leases:
             self._fail("renew", f"the Lease {self._me.pod} could not be renewed: {error}", AGAIN)
             return
         if lease is None:  # somebody removed it
-            self._uid, self._renew_at = "", at
+            self._uid, self._renew_at = "", at + SOON
             return
         self._uid = lease.metadata.uid
         self._renewed, self._renew_at = at, at + RENEW
