@@ -69,14 +69,12 @@ def test_what_a_pod_measured_is_in_the_condition_and_a_refused_volume_says_why()
                 world.enqueue_all("MTA")
                 await until(lambda: "nfs4" in condition(server, "MTA", "edge", "SpoolHealthy")["message"])
                 message = condition(server, "MTA", "edge", "SpoolHealthy")["message"]
-                assert (
-                    "a sync takes 2.0 ms, 99% under 9.0 ms, one of a folder under 0.5 ms; its clock is -0.2 s from the pods'"
-                    in message
-                )
-                assert (
-                    "another sees within 1.0 ms; at the start of pods at least 1.5 GiB and 77 inodes were free. Whether the server exports"
-                    in message
-                )
+                for words in (
+                    "a sync takes 2.0 ms, 99% under 9.0 ms, one of a folder under 0.5 ms; its clock is -0.2 s from",
+                    "another sees within 1.0 ms; at the start of pods at least 1.5 GiB and 77 inodes were free.",
+                    "Whether the server exports",
+                ):
+                    assert words in message
                 pods.spool[pod] = SpoolState(healthy=False, refused=True, reason="the mount option nocto")
                 world.enqueue_all("MTA")
                 await until(lambda: is_(server, "MTA", "edge", "SpoolHealthy", "False", reason="VolumeRefused"))
