@@ -1,9 +1,9 @@
 """AccessPolicy: what SPF, DKIM, DMARC and ARC of mail from the world lead to.
 
-Listeners of role MX judge every message; others never do. The results stand in an Authentication-Results field on top
-of the message (RFC 8601). An MTA obeys one AccessPolicy: of two the older, in files there may be one. Without any the
-results are written, mail that the sender's DMARC policy wants rejected or quarantined gets the field
-X-Posthof-Quarantine, and nothing else happens.
+Listeners of role MX judge every message, but what comes from this machine itself only where there is an AccessPolicy;
+others never do. The results stand in an Authentication-Results field on top of the message (RFC 8601). An MTA obeys
+one AccessPolicy: of two the older, in files there may be one. Without any the results are written, mail that the
+author's DMARC policy wants rejected or quarantined gets the field X-Posthof-Quarantine, and nothing else happens.
 
 What the words do: Accept: nothing more than the result. Quarantine: the field X-Posthof-Quarantine with the reason,
 for a mailbox server to sort by. Hold: kept in the queue until somebody releases it. Reject: 550 5.7.x after the

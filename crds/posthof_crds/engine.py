@@ -308,6 +308,7 @@ class PolicyServer(Value, frozen=True, kw_only=True, omit_defaults=True):
 
     host: str = ""  # "" = all addresses
     port: int = 443
+    service_port: int = 443  # in a cluster: what the world asks, and the Service leads to `port`
     certificates: tuple[str, ...] = ()  # names in EngineConfig.certificates
 
 

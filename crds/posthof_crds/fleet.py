@@ -540,7 +540,9 @@ def _rank_of_account(bound: _Bound) -> tuple[bool, str, str]:
 
 def _in_pod(server: engine.PolicyServer | None) -> engine.PolicyServer | None:
     """On the pod's own address, by a port it may bind."""
-    return None if server is None else msgspec.structs.replace(server, host="", port=container_port(server.port))
+    if server is None:
+        return None
+    return msgspec.structs.replace(server, host="", port=container_port(server.port), service_port=server.port)
 
 
 _ALL_MAIL = engine.Match()

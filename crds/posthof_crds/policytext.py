@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable
 
-from posthof_crds.engine import OwnPolicy
+from posthof_crds.engine import EngineConfig, OwnPolicy
 
 ENFORCE, TESTING = "enforce", "testing"
 
@@ -40,3 +40,9 @@ def policy_id(policy_text: str) -> str:
 def record(policy_text: str) -> str:
     """The TXT record at `_mta-sts.<domain>`."""
     return f"v=STSv1; id={policy_id(policy_text)};"
+
+
+def mx_hosts(config: EngineConfig) -> tuple[str, ...]:
+    """Every host that stands in a policy of this MTA's domains."""
+    found = [hosts(one.mta_sts, (config.hostname,)) for one in config.domains.values() if one.mta_sts]
+    return tuple(sorted({host for each in found for host in each}))

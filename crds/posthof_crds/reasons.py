@@ -29,6 +29,7 @@ class Condition(enum.StrEnum):
     SCALING_ACTIVE = "ScalingActive"
     # MailDomain
     DNS_READY = "DNSReady"
+    MTA_STS_READY = "MTASTSReady"
     CONFLICTED = "Conflicted"
     DKIM_READY = "DKIMReady"
     # RelayPolicy
@@ -125,6 +126,7 @@ class Reason(enum.StrEnum):
     RECORDS_RIGHT = "RecordsRight"
     RECORDS_MISSING = "RecordsMissing"
     RECORDS_DIFFER = "RecordsDiffer"
+    HOSTS_NOT_PROVEN = "HostsNotProven"
     RECORDS_UNKNOWN = "RecordsUnknown"
     RESOLVER_FAILED = "ResolverFailed"
     NOT_CHECKED = "NotChecked"
@@ -236,6 +238,7 @@ MEANINGS: dict[Reason, str] = {
     Reason.DELEGATED: "Somebody else decides how many pods run: an HPA, KEDA, or who writes spec.replicas.",
     Reason.KEDA_MISSING: "autoscaling.mode is KEDA, and this cluster has not its API.",
     Reason.SCALER_FAILED: "The HPA or ScaledObject cannot decide; the message has its words.",
+    Reason.HOSTS_NOT_PROVEN: "An MX host in the policy has not been seen with a certificate that the world believes.",
     Reason.RECORDS_RIGHT: "What is published is what is expected.",
     Reason.RECORDS_MISSING: "A record is not published; status.dnsRecords has its text.",
     Reason.RECORDS_DIFFER: "A record is published and says something else; status.dnsRecords has both texts.",
@@ -384,6 +387,18 @@ CONDITIONS: dict[str, tuple[ConditionText, ...]] = {
                 Reason.RECORDS_UNKNOWN,
                 Reason.RESOLVER_FAILED,
                 Reason.NOT_CHECKED,
+            ),
+        ),
+        ConditionText(
+            Condition.MTA_STS_READY,
+            "The MTA-STS policy is announced, its host leads here, and it says what `dns.mtaSts` does. Left out "
+            "where none is asked for.",
+            (
+                Reason.RECORDS_RIGHT,
+                Reason.RECORDS_MISSING,
+                Reason.RECORDS_DIFFER,
+                Reason.RECORDS_UNKNOWN,
+                Reason.HOSTS_NOT_PROVEN,
             ),
         ),
         ConditionText(

@@ -169,11 +169,11 @@ class RelayPolicySpec(Part):
 
     tls: TLSLevel = TLSLevel.BEST
     """What outgoing sessions demand. Best (the default): the strictest that the destination publishes, which is DANE
-    where its hosts have TLSA records, else MTA-STS where its domain has a policy, else as May; in plain text only mail
-    for those who publish nothing. None: plain text. May: TLS if offered, any certificate, and plain text where TLS
-    fails. Encrypt: TLS, any certificate. Verify: TLS with a certificate that is valid for the host's name (RFC 9525).
-    DANE: TLSA records (RFC 7672) or no mail; needs a resolver that validates. MTASTS: an MTA-STS policy (RFC 8461) or
-    no mail; only for Direct. What is not met is tried again, and told in the log and in `posthof queue`."""
+    where its hosts have TLSA records, else MTA-STS where its domain has a policy, else as May. None: plain text. May:
+    TLS if offered, any certificate, and plain text where TLS fails. Encrypt: TLS, any certificate. Verify: TLS with a
+    certificate that is valid for the host's name (RFC 9525). DANE: TLSA records (RFC 7672) or no mail; needs a
+    resolver that validates. MTASTS: an MTA-STS policy (RFC 8461) or no mail; only for Direct. What is not met is
+    tried again, and told in the log and in `posthof queue`."""
 
     retry: Retry = Retry()
     """When mail of this rule is tried again. What is left out is the MTA's value."""

@@ -159,6 +159,10 @@ class MTAStatus(Status):
     addresses: Annotated[tuple[Word, ...], Field(max_length=64)] | None = None
     """Addresses and names at which the world reaches the listeners."""
 
+    proven_hosts: Annotated[tuple[Word, ...], Field(max_length=256)] | None = None
+    """MX hosts in the MTA-STS policies of its domains that were seen with a certificate the world believes; only
+    policies all of whose hosts are here are published as `enforce`."""
+
     domains: Count | None = None
     """MailDomains that are accepted."""
 
@@ -176,13 +180,13 @@ class RecordStatus(Part):
     """A DNS record of the domain."""
 
     type: Word
-    """The record's type: MX or TXT."""
+    """The record's type: MX, TXT or CNAME."""
 
     name: Word
     """The record's name."""
 
     purpose: Word | None = None
-    """What it is for: mx, spf, dmarc, dkim or proof."""
+    """What it is for: mx, spf, dmarc, dkim, mtaSts, mtaStsHost, tlsRpt or proof."""
 
     expected: Text | None = None
     """The text to publish."""
@@ -206,6 +210,9 @@ class DNSStatus(Part):
 
     dmarc: Word | None = None
     """The DMARC record's state."""
+
+    mta_sts: Word | None = None
+    """The state of the record that announces the MTA-STS policy; left out where none is asked for."""
 
 
 class Proof(Part):

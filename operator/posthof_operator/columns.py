@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from posthof_crds import policytext
 from posthof_crds.reasons import Condition, Reason
 from posthof_operator.conditions import Said
 from posthof_operator.look import VOICE, Look, queue
@@ -31,11 +32,25 @@ def fields(look: Look, says: Iterable[Said]) -> Raw:
         "queue": queue(look.reports.values()) if look.reports else None,
         "configRevision": _given({"desired": assembly.revision or None, "oldestLoaded": oldest}) or None,
         "addresses": addresses(look) or None,
+        "provenHosts": proven_hosts(look, old.get("provenHosts")),
         "domains": fleet.domains,
         "policies": fleet.policies,
         "certificates": len(fleet.certificates),
         "service": service(look) or None,
     }
+
+
+def proven_hosts(look: Look, before: list[str] | None) -> list[str] | None:
+    """MX hosts of MTA-STS policies that every pod has seen with a certificate that the world believes. Without a
+    report what was known stays."""
+    config = look.seen.assembly.fleet.config
+    wanted = policytext.mx_hosts(config) if config is not None else ()
+    if not wanted:
+        return None
+    reports = [look.reports[pod] for pod in look.living if pod in look.reports and look.reports[pod].ready]
+    if not reports:
+        return before
+    return [host for host in wanted if all(host not in one.unproven for one in reports)] or None
 
 
 def phase(look: Look, says: Iterable[Said]) -> str:

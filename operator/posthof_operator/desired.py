@@ -116,4 +116,12 @@ class Desired:
 
 def needs_restart(config: EngineConfig) -> tuple[object, ...]:
     """The parts of a configuration that running workers cannot take: a change of these is a rollout."""
-    return (config.spool, config.state_dir, config.workers, config.http, config.public_http, config.user)
+    return (
+        config.spool,
+        config.state_dir,
+        config.workers,
+        config.http,
+        config.public_http,
+        config.policy_server,
+        config.user,
+    )

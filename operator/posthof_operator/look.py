@@ -29,6 +29,7 @@ VOICE = Voice(
             "queue",
             "configRevision",
             "addresses",
+            "provenHosts",
             "domains",
             "policies",
             "certificates",

@@ -21,7 +21,7 @@ from posthof_operator.resources import OURS, Key, Raw
 from posthof_operator.store import Store
 
 LIMIT = 1000
-DNS_RECORDS = ("mx", "spf", "dmarc")
+DNS_RECORDS = ("mx", "spf", "dmarc", "mtaSts")
 WRONG = ("missing", "differs")
 
 
@@ -78,6 +78,8 @@ def _dns(objects: Iterable[tuple[Key, Raw]]) -> list[GaugeMetricFamily]:
     for key, raw in objects:
         states = raw["status"].get("dns") or {}
         for record in DNS_RECORDS:
+            if record not in states and record == "mtaSts":
+                continue  # not asked for
             state = states.get(record, "unknown")
             counts[record, state] += 1
             if state in WRONG:

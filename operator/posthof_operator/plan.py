@@ -74,7 +74,8 @@ def decide(seen: Seen, settings: Settings, *, count: int | None = None) -> Plan:
 
 def web_ports(config: EngineConfig) -> tuple[int, ...]:
     """Where the world asks something else than mail."""
-    return tuple(sorted({one.http01_port for one in config.certificates.values() if one.http01_port}))
+    ports = {one.http01_port for one in config.certificates.values() if one.http01_port}
+    return tuple(sorted(ports | ({config.policy_server.service_port} if config.policy_server else set())))
 
 
 def leftovers(seen: Seen, want: Desired, made: tuple[Raw, ...], *, are_keys_known: bool = True) -> tuple[Key, ...]:

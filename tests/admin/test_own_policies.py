@@ -15,7 +15,7 @@ from kit.posthof import document, mail_domain, posthof
 from posthof_crds import policytext
 from posthof_crds.engine import Domain, EngineConfig, InboundMode, OwnPolicy, SpoolSettings
 from posthof_pod.admin.mxproof import NOT_YET, Proof
-from posthof_pod.admin.policies import mx_hosts, policy_of
+from posthof_pod.admin.policies import policy_of
 from posthof_pod.resolve.stspolicy import Mode, read_policy, read_record
 
 
@@ -50,7 +50,7 @@ def test_enforce_waits_for_every_host_in_the_policy():
     for host in ("backup.test", "mx.house.test"):
         assert "mode: testing\r\n" in policy_of(HOUSE, {host: NOT_YET}, "mta-sts.a.test")
     assert "mode: enforce\r\n" in policy_of(HOUSE, {"elsewhere.test": "no"}, "MTA-STS.a.test.:443")
-    assert mx_hosts(HOUSE) == ("backup.test", "mx.house.test")
+    assert policytext.mx_hosts(HOUSE) == ("backup.test", "mx.house.test")
 
 
 @pytest.mark.parametrize(

@@ -34,12 +34,6 @@ def policy_of(config: EngineConfig, unproven: Mapping[str, str], host: str) -> s
     return policytext.text(domain.mta_sts, hosts, policytext.mode(domain.mta_sts, hosts, unproven))
 
 
-def mx_hosts(config: EngineConfig) -> tuple[str, ...]:
-    """Every host that stands in a policy of ours."""
-    found = [policytext.hosts(one.mta_sts, (config.hostname,)) for one in config.domains.values() if one.mta_sts]
-    return tuple(sorted({host for hosts in found for host in hosts}))
-
-
 def context_of(config: EngineConfig, pairs: Mapping[str, tuple[bytes, bytes]]) -> ssl.SSLContext | None:
     """What the policy server presents; None while it has no certificate. Raises BadPair."""
     server = config.policy_server

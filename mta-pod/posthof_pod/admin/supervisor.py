@@ -29,6 +29,7 @@ from typing import Protocol
 import msgspec
 
 from posthof_crds.engine import EngineConfig, content_hash
+from posthof_crds.policytext import mx_hosts
 from posthof_crds.report import ServedCertificate
 from posthof_pod.admin import certificates, systemd, token
 from posthof_pod.admin.authorities import Authorities
@@ -36,7 +37,7 @@ from posthof_pod.admin.compiled import Compiled
 from posthof_pod.admin.crew import Crew, Keys, Pods
 from posthof_pod.admin.fleet import PROOFS, Fleet, Home
 from posthof_pod.admin.mxproof import Proof, asker
-from posthof_pod.admin.policies import context_of, mx_hosts
+from posthof_pod.admin.policies import context_of
 from posthof_pod.admin.prepare import CannotStart, Prepared, refuse_egress, refuse_roles
 from posthof_pod.admin.sockets import Address, BindFailed
 from posthof_pod.deliver.tls import ClientTLS

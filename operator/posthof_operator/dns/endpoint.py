@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from posthof_operator.dns import spf
+from posthof_operator.dns import spf, transport
 from posthof_operator.dns.rows import PREFERENCE, PROPOSED_DMARC, Want
 from posthof_operator.resources import MANAGED_BY, MANAGER, RESOURCES
 
@@ -30,6 +30,11 @@ def endpoint(namespace: str, name: str, want: Want, owner: dict[str, Any]) -> di
     policy = want.dmarc if want.dmarc is not None else PROPOSED_DMARC
     if policy and want.hosts:
         entries.append(_entry(f"_dmarc.{want.domain}", "TXT", [f'"{policy}"']))
+    if want.policy is not None and want.hosts:
+        entries.append(_entry(transport.record_name(want.domain), "TXT", [f'"{want.policy.record}"']))
+        entries.append(_entry(transport.host_name(want.domain), "CNAME", [want.hosts[0]]))
+    if want.tls_rpt:
+        entries.append(_entry(transport.reports_name(want.domain), "TXT", [f'"{want.tls_rpt}"']))
     if not entries:
         return None
     return {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 
-from posthof_operator.dns import dmarc, proof, spf
+from posthof_operator.dns import dmarc, proof, spf, transport
 from posthof_operator.dns.rows import Seen, Want
 from posthof_operator.dns.spf import Ask, Judged
 from posthof_operator.dns.wire import MX, Unanswered
@@ -23,6 +23,7 @@ async def observe(want: Want, ask: Ask) -> Seen:
     exchangers, texts, policies, challenge = await asyncio.gather(
         looker.mx(), looker.texts(want.domain), looker.policies(), looker.challenge()
     )
+    sts, tls_rpt, policy_host, own_hosts = await looker.transport()
     foreign, own = await looker.addresses(exchangers or ())
     return Seen(
         mx=exchangers,
@@ -32,6 +33,10 @@ async def observe(want: Want, ask: Ask) -> Seen:
         spf=await looker.judged(texts),
         dmarc=policies,
         challenge=challenge,
+        sts=sts,
+        tls_rpt=tls_rpt,
+        policy_host=policy_host,
+        own_hosts=own_hosts,
         troubles=tuple(sorted(looker.troubles)),
     )
 
@@ -73,6 +78,21 @@ class _Looker:
 
     async def challenge(self) -> tuple[str, ...] | None:
         return await self.texts(proof.name_of(self._want.domain)) if self._want.proof else ()
+
+    async def transport(
+        self,
+    ) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None, tuple[str, ...] | None, tuple[str, ...]]:
+        """What is published about TLS, of that which the MailDomain asks for: texts of MTA-STS and of TLS-RPT,
+        addresses of the policy's host, and of our hosts to compare them with."""
+        want = self._want
+        reports = await self.texts(transport.reports_name(want.domain)) if want.tls_rpt else ()
+        if want.policy is None:
+            return (), reports, (), ()
+        host = transport.host_name(want.domain)
+        found = [await self._values(host, kind) for kind in ("A", "AAAA")]
+        policy_host = None if None in found else tuple(str(one) for values in found for one in values or ())
+        own = [address for ours in want.hosts for address in await self._addresses_of(ours)] if policy_host else []
+        return await self.texts(transport.record_name(want.domain)), reports, policy_host, tuple(own)
 
     async def addresses(self, exchangers: tuple[MX, ...]) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
         """Of the foremost MX hosts that are not ours by name, and of our own hosts to compare them with."""

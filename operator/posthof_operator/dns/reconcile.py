@@ -38,7 +38,7 @@ GATHER = 1.0  # seconds in which new proofs become one write
 
 VOICE = Voice(
     fields=frozenset({"dnsRecords", "dns", "proof"}),
-    types=frozenset({Condition.DNS_READY}),
+    types=frozenset({Condition.DNS_READY, Condition.MTA_STS_READY}),
     manager=f"{MANAGER}-dns",
 )
 
@@ -119,7 +119,8 @@ class Domains:
         if seen is None or known.told == (generation, known.looks, hint):
             return
         found = rows(want, seen)
-        await tell(world, raw, [status.ready(want, found, seen, hint)], status.fields(want, found), VOICE)
+        says = [status.ready(want, found, seen, hint), *filter(None, [status.policy_ready(want, found)])]
+        await tell(world, raw, says, status.fields(want, found), VOICE)
         known.told = (generation, known.looks, hint)
 
     # ------------------------------------------------------------------ what is remembered
@@ -280,6 +281,8 @@ def _was_right(raw: Raw, want: Want) -> bool:
         all(one.get("state") in ("ok", "off", "unknown") for one in records)
         and any(one.get("purpose") == "mx" and one.get("expected", "") == expected for one in records)
         and status_.get("proof", {}).get("value", "") == want.proof
+        and {one.get("expected") for one in records if one.get("purpose") in ("mtaSts", "tlsRpt")}
+        == ({want.policy.record} if want.policy else set()) | ({want.tls_rpt} if want.tls_rpt else set())
     )
 
 

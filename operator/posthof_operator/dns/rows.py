@@ -16,7 +16,8 @@ import enum
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from posthof_operator.dns import dmarc, proof, spf
+from posthof_operator.dns import dmarc, proof, spf, transport
+from posthof_operator.dns.transport import Policy
 from posthof_operator.dns.wire import MX
 
 PREFERENCE = 10
@@ -35,7 +36,8 @@ class Want(NamedTuple):
     """What to expect for `domain`. `hosts`: hostnames of the MTAs that receive for it; `addresses`: theirs, as far as
     known; `egress`: what mail leaves from; `spf`, `dmarc`: texts of the MailDomain (None: none given, "": no check);
     `proof`: the value of the TXT proof, "" where none is asked for; `is_proof_needed`: nothing is received without
-    it; `may_publish`: an MTA receives for it."""
+    it; `may_publish`: an MTA receives for it; `policy`: its MTA-STS policy; `tls_rpt`: the text of its TLS-RPT
+    record, "" for none."""
 
     domain: str
     hosts: tuple[str, ...] = ()
@@ -46,6 +48,8 @@ class Want(NamedTuple):
     proof: str = ""
     is_proof_needed: bool = False
     may_publish: bool = False
+    policy: Policy | None = None
+    tls_rpt: str = ""
 
 
 class Seen(NamedTuple):
@@ -53,7 +57,8 @@ class Seen(NamedTuple):
 
     `mx`: the hosts by preference. `foreign`: addresses of MX hosts that are not ours by name; `own`: of ours. `txt`:
     TXT records of the domain. `spf`: the judgement for each of our addresses. `dmarc`: TXT records by name, as far as
-    the tree walk went. `challenge`: TXT records of the proof's name. `troubles`: what was not answered, and why.
+    the tree walk went. `challenge`: TXT records of the proof's name. `sts`, `tls_rpt`: those of MTA-STS and TLS-RPT;
+    `policy_host`: addresses of the MTA-STS policy's host, `own_hosts`: of our hosts. `troubles`: what was not answered, and why.
     """
 
     mx: tuple[MX, ...] | None = None
@@ -63,6 +68,10 @@ class Seen(NamedTuple):
     spf: Mapping[str, spf.Judged] = {}
     dmarc: Mapping[str, tuple[str, ...]] | None = None
     challenge: tuple[str, ...] | None = None
+    sts: tuple[str, ...] | None = None
+    tls_rpt: tuple[str, ...] | None = None
+    policy_host: tuple[str, ...] | None = None
+    own_hosts: tuple[str, ...] = ()
     troubles: tuple[str, ...] = ()
 
 
@@ -82,6 +91,9 @@ class Rows(NamedTuple):
     spf: Row
     dmarc: Row
     proof: Row | None = None
+    sts: Row | None = None
+    policy_host: Row | None = None
+    tls_rpt: Row | None = None
 
     @property
     def all(self) -> list[Row]:
@@ -90,14 +102,23 @@ class Rows(NamedTuple):
 
 def rows(want: Want, seen: Seen) -> Rows:
     """The judgement."""
-    return Rows(_mx(want, seen), _spf(want, seen), _dmarc(want, seen), _proof(want, seen) if want.proof else None)
+    return Rows(
+        _mx(want, seen),
+        _spf(want, seen),
+        _dmarc(want, seen),
+        _proof(want, seen) if want.proof else None,
+        _sts(want, seen),
+        _policy_host(want, seen),
+        _tls_rpt(want, seen),
+    )
 
 
 def remembered(old: Seen | None, new: Seen) -> Seen:
     """What is known after a look: a part that was not answered this time is as it was before."""
     if old is None or not new.troubles:
         return new
-    kept = {name: getattr(old, name) for name in ("mx", "txt", "dmarc", "challenge") if getattr(new, name) is None}
+    parts = ("mx", "txt", "dmarc", "challenge", "sts", "tls_rpt", "policy_host")
+    kept = {name: getattr(old, name) for name in parts if getattr(new, name) is None}
     return new._replace(**kept, spf={**old.spf, **new.spf}, foreign={**old.foreign, **new.foreign})
 
 
@@ -224,3 +245,56 @@ def _proof(want: Want, seen: Seen) -> Row:
     if not seen.challenge:
         return row._replace(state=State.MISSING, note="it is not published")
     return row._replace(observed="\n".join(seen.challenge), state=State.DIFFERS, note="it is not this namespace's")
+
+
+def _sts(want: Want, seen: Seen) -> Row | None:
+    """RFC 8461 3.1: exactly one record of this version counts."""
+    if want.policy is None:
+        return None
+    row = Row("TXT", transport.record_name(want.domain), want.policy.record, "", State.UNKNOWN)
+    return _text_row(row, seen.sts, "v=STSv1")
+
+
+def _tls_rpt(want: Want, seen: Seen) -> Row | None:
+    if not want.tls_rpt:
+        return None
+    row = Row("TXT", transport.reports_name(want.domain), want.tls_rpt, "", State.UNKNOWN)
+    return _text_row(row, seen.tls_rpt, "v=TLSRPTv1")
+
+
+def _text_row(row: Row, texts: tuple[str, ...] | None, version: str) -> Row:
+    """A record that has to say exactly what is expected; spaces do not count."""
+    if texts is None:
+        return row._replace(note="DNS did not answer")
+    found = [text for text in texts if text.startswith(version)]
+    row = row._replace(observed="\n".join(found))
+    if not found:
+        return row._replace(state=State.MISSING, note="it is not published")
+    if len(found) > 1:
+        return row._replace(state=State.DIFFERS, note=f"there are {len(found)} of them, so none counts")
+    if _bare(found[0]) == _bare(row.expected):
+        return row._replace(state=State.OK)
+    return row._replace(state=State.DIFFERS, note="it says otherwise")
+
+
+def _bare(text: str) -> str:
+    return text.replace(" ", "").rstrip(";")
+
+
+def _policy_host(want: Want, seen: Seen) -> Row | None:
+    """The host that serves the policy leads to us."""
+    if want.policy is None:
+        return None
+    expected = f"{want.hosts[0]}." if want.hosts else ""
+    row = Row("CNAME", transport.host_name(want.domain), expected, "", State.UNKNOWN)
+    if seen.policy_host is None:
+        return row._replace(note="DNS did not answer")
+    row = row._replace(observed="\n".join(seen.policy_host))
+    if not seen.policy_host:
+        return row._replace(state=State.MISSING, note="it is not published")
+    ours = {*want.addresses, *seen.own_hosts}
+    if not ours:
+        return row._replace(note="no address of ours is known")
+    if any(address in ours for address in seen.policy_host):
+        return row._replace(state=State.OK)
+    return row._replace(state=State.DIFFERS, note="it leads elsewhere")

@@ -36,6 +36,28 @@ def _ready(want: Want, found: Rows, seen: Seen, hint: str) -> Said:
     return said(Condition.DNS_READY, True, Reason.RECORDS_RIGHT, text + (f"; {unknown}" if unknown else ""))
 
 
+def policy_ready(want: Want, found: Rows) -> Said | None:
+    """MTASTSReady; None where no policy is asked for. What is wrong with records goes before what is waited for."""
+    policy = want.policy
+    if policy is None or found.sts is None or found.policy_host is None:
+        return None
+    asked = [found.sts, found.policy_host]
+    bad = [row for row in asked if row.state in (State.MISSING, State.DIFFERS)]
+    if bad:
+        is_missing = any(row.state is State.MISSING for row in bad)
+        reason = Reason.RECORDS_MISSING if is_missing else Reason.RECORDS_DIFFER
+        return said(Condition.MTA_STS_READY, False, reason, sentence("; ".join(map(_mend, bad))))
+    unknown = [row for row in asked if row.state is State.UNKNOWN]
+    if unknown:
+        text = "; ".join(f"{_title(row)} is not judged: {row.note}" for row in unknown)
+        return Said(Condition.MTA_STS_READY, "Unknown", Reason.RECORDS_UNKNOWN, sentence(text))
+    if policy.waits_for:
+        hosts = ", ".join(policy.waits_for)
+        text = f"The policy is published as testing until {hosts} presents a certificate that the world believes."
+        return said(Condition.MTA_STS_READY, False, Reason.HOSTS_NOT_PROVEN, text)
+    return said(Condition.MTA_STS_READY, True, Reason.RECORDS_RIGHT, f"The policy is published, mode {policy.mode}.")
+
+
 def not_checked() -> Said:
     text = "DNS is not asked, because no MTA accepts the domain: see the condition Accepted."
     return Said(Condition.DNS_READY, "Unknown", Reason.NOT_CHECKED, text)
@@ -43,10 +65,11 @@ def not_checked() -> Said:
 
 def fields(want: Want, found: Rows) -> Raw:
     """The other fields."""
-    purposes = ((found.mx, "mx"), (found.spf, "spf"), (found.dmarc, "dmarc"), (found.proof, "proof"))
+    columns = ((found.mx, "mx"), (found.spf, "spf"), (found.dmarc, "dmarc"), (found.sts, "mtaSts"))
+    others = ((found.policy_host, "mtaStsHost"), (found.tls_rpt, "tlsRpt"), (found.proof, "proof"))
     return {
-        "dnsRecords": [_row(row, purpose) for row, purpose in purposes if row is not None],
-        "dns": {purpose: str(row.state) for row, purpose in purposes[:3] if row is not None},
+        "dnsRecords": [_row(row, purpose) for row, purpose in (*columns, *others) if row is not None],
+        "dns": {purpose: str(row.state) for row, purpose in columns if row is not None},
         "proof": {"name": proof.name_of(want.domain), "value": want.proof} if want.proof else None,
     }
 
@@ -55,7 +78,7 @@ def _judged(want: Want, found: Rows) -> list[Row]:
     """A proof counts only while nothing is received without it; without it nothing else counts yet."""
     if want.is_proof_needed and found.proof is not None and found.proof.state is not State.OK:
         return [found.proof]
-    return [found.mx, found.spf, found.dmarc]
+    return [found.mx, found.spf, found.dmarc, *([found.tls_rpt] if found.tls_rpt is not None else [])]
 
 
 def _row(row: Row, purpose: str) -> Raw:
@@ -69,6 +92,9 @@ def _title(row: Row) -> str:
         return "MX"
     if row.name.startswith("_dmarc."):
         return "DMARC"
+    for prefix, title in (("_mta-sts.", "MTA-STS"), ("mta-sts.", "the policy's host"), ("_smtp._tls.", "TLS-RPT")):
+        if row.name.startswith(prefix):
+            return title
     return "the proof" if row.name.startswith(proof.LABEL) else "SPF"
 
 

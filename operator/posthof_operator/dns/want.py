@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from posthof_crds import names
 from posthof_crds.reasons import Reason
-from posthof_operator.dns import proof
+from posthof_operator.dns import proof, transport
 from posthof_operator.dns.rows import Want
 from posthof_operator.resources import Raw
 
@@ -26,6 +26,7 @@ class House(NamedTuple):
     hostname: str
     addresses: tuple[str, ...] = ()  # at which the world reaches it: addresses and names
     egress: tuple[str, ...] = ()
+    proven: frozenset[str] = frozenset()  # MX hosts seen with a certificate that the world believes
 
 
 class Bound(NamedTuple):
@@ -43,7 +44,10 @@ def house_of(raw: Raw) -> House:
     spec, status = raw.get("spec", {}), raw.get("status", {})
     egress = (spec.get("egress") or {}).get("addresses") or ()
     return House(
-        _domain(spec.get("hostname", "")), tuple(status.get("addresses") or ()), tuple(str(one) for one in egress)
+        _domain(spec.get("hostname", "")),
+        tuple(status.get("addresses") or ()),
+        tuple(str(one) for one in egress),
+        frozenset(status.get("provenHosts") or ()),
     )
 
 
@@ -84,9 +88,11 @@ def want_of(raw: Raw, house: Callable[[str, str], House | None], salt: bytes, *,
     if not houses and not asks_proof:
         return None
     dns = spec.get("dns") or {}
+    hosts = _unique(one.hostname for one in houses if one.hostname)
+    proven = frozenset[str]().union(*(one.proven for one in houses))
     return Want(
         domain=domain,
-        hosts=_unique(one.hostname for one in houses if one.hostname),
+        hosts=hosts,
         addresses=_unique(address for one in houses for address in one.addresses),
         egress=_unique(address for one in houses for address in one.egress),
         spf=dns.get("spf"),
@@ -94,6 +100,8 @@ def want_of(raw: Raw, house: Callable[[str, str], House | None], salt: bytes, *,
         proof=proof.value_of(salt, metadata["namespace"], domain) if asks_proof else "",
         is_proof_needed=bool(lacking) and not accepting,
         may_publish=bool(accepting),
+        policy=transport.policy_of(dns.get("mtaSts"), hosts, proven) if hosts else None,
+        tls_rpt=dns.get("tlsRpt") or "",
     )
 
 
