@@ -490,8 +490,8 @@ CONDITIONS: dict[str, tuple[ConditionText, ...]] = {
         ConditionText(
             Condition.ACTIVE, "Pods sign with it.", (Reason.SIGNING, Reason.KEYS_WAIT, Reason.RETIRED, Reason.REVOKED)
         ),
-        ConditionText(Condition.RETIRING, "It signs no more; its record stays.", (Reason.RETIRED,), True),
-        ConditionText(Condition.REVOKED, "Its record says `p=`.", (Reason.REVOKED,), True),
+        ConditionText(Condition.RETIRING, "It signs no more; its record stays.", (Reason.RETIRED,)),
+        ConditionText(Condition.REVOKED, "Its record says `p=`.", (Reason.REVOKED,)),
         ConditionText(Condition.RECONCILING, "A change is on its way.", _RECONCILING, True),
         ConditionText(Condition.STALLED, "It does not go on without somebody's help.", _STALLED, True),
     ),

@@ -383,7 +383,7 @@ def test_mistakes_in_a_tls_cert(spec: str, told: str) -> None:
         ),
         ("apiVersion: v1\nmetadata: {name: a}", ": kind is missing | Write kind: one of MTA, MailDomain"),
         ("apiVersion: v1\nkind: MailDomian", 'kind: this kind is not known | Did you mean "MailDomain"?'),
-        ("apiVersion: v1\nkind: DKIMKey", "kind: this kind is not known | Remove it: DKIMKey is not in this version"),
+        ("apiVersion: v1\nkind: EgressPool", "kind: this kind is not known | Remove it: EgressPool is not in this version"),
         ("apiVersion: v1\nkind: List\nitems: []", "kind: this kind is not known | Write each item as a document"),
         ("apiVersion: v1\nkind: Secret", "metadata: is missing"),
         ("apiVersion: v1\nkind: Secret\nmetadata: {}", "metadata.name: is missing"),
