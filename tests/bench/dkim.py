@@ -21,6 +21,7 @@ from bench.tools import Load, Sink, Source, sink
 from kit import peers, postfix
 from kit.dkim import at_once, pem, signing_key, table
 from kit.dns import DNSServer
+from kit.judging import microseconds
 from kit.posthof import to_host
 from posthof_pod.mailauth import canon
 from posthof_pod.mailauth.dkim import keys
@@ -51,6 +52,7 @@ class DKIM(NamedTuple):
     verify: Row
     sign_us: float  # RSA-2048 and Ed25519
     verify_us: float  # one RSA-2048, the key known
+    judge_us: float  # SPF, one RSA-2048 and DMARC, all answers of DNS known
 
 
 def missing() -> str:
@@ -68,7 +70,7 @@ def measure(seconds: float, folder: Path, say: Callable[[str], None]) -> DKIM:
                 result = found[name] = run(what, seconds, own)
             say(f"dkim {what:7} {name:10} {result.msgs_per_s:8,.0f} messages/s {result.cpu_us_per_msg:7,.0f} us")
         rows[what] = Row(found["posthof"], found["postfix"])
-    return DKIM(rows["sign"], rows["verify"], _sign_us(), _verify_us())
+    return DKIM(rows["sign"], rows["verify"], _sign_us(), _verify_us(), microseconds())
 
 
 # ---- one call

@@ -230,6 +230,16 @@ def test_what_comes_from_this_machine_is_not_judged(tmp_path: Path) -> None:
     story(tmp_path, OURS, act)
 
 
+def test_a_policy_judges_what_comes_from_this_machine_without_spf(tmp_path: Path) -> None:
+    async def act(house: House) -> None:
+        await house.submit("ada@a.example", ["alice@ours.test"], signed(CONTENT, KEY), client="127.0.0.1")
+        said = results(await delivered(house))
+        assert said[0].startswith(b"spf=none")
+        assert said[-1].startswith(b"dmarc=pass")
+
+    story(tmp_path, policy("{}"), act)
+
+
 def test_test_mode_and_policies_of_none_change_nothing(tmp_path: Path) -> None:
     async def act(house: House) -> None:
         await house.submit("ada@a.example", ["alice@ours.test"], CONTENT, client=BAD)

@@ -54,6 +54,11 @@ class Checked(NamedTuple):
     summary: str
 
 
+def is_this_machine(client: str) -> bool:
+    """Whether it is a loopback address, which SPF can say nothing about. `client` as Session.vouched has it."""
+    return client.startswith("127.") or client == "::1"
+
+
 class SenderCheck:
     """For one configuration."""
 
@@ -96,7 +101,7 @@ class SenderCheck:
     def _question(self, mail: Incoming, head: bytes) -> trust.Question:
         session, content = mail.session, mail.body
         client = session.vouched
-        if client and self._trusted and any(ipaddress.ip_address(client) in one for one in self._trusted):
+        if is_this_machine(client) or self._is_trusted(client):
             client = ""
         body: Body | None
         is_whole = True
@@ -107,6 +112,12 @@ class SenderCheck:
             body = getattr(strainer, "hashes", None)
             is_whole = len(head) < fields.LIMIT
         return trust.Question(client, session.helo, mail.sender, head, parts(head), body, is_whole)
+
+    def _is_trusted(self, client: str) -> bool:
+        if not client or not self._trusted:
+            return False
+        address = ipaddress.ip_address(client)
+        return any(address in network for network in self._trusted)
 
     def _clean(self, mail: Incoming, question: trust.Question) -> None:
         """Content on the disk went through a Strainer, which has done it."""

@@ -18,7 +18,7 @@ import msgspec
 from posthof_crds import names
 from posthof_crds.engine import SUBMISSION, ActionKind, EngineConfig, ListenerRole
 from posthof_pod.admit import headers
-from posthof_pod.admit.auth import SenderCheck
+from posthof_pod.admit.auth import SenderCheck, is_this_machine
 from posthof_pod.admit.newcomers import Newcomers
 from posthof_pod.admit.policy import CompiledPolicy, Facts, Pods, headers_of
 from posthof_pod.admit.recipients import Answer, Asker, Recipients, Returning, is_never_own
@@ -80,6 +80,7 @@ class Admission:
         """`newcomers`: who waits because a rule asks for pods; asked only where one does. `returns`: knows the
         addresses that were made up for senders. `senders`: SPF, DKIM and DMARC of what the world brings."""
         self._senders = senders
+        self._judges_own = bool(config.access.name)
         self.config = config
         self.policy = CompiledPolicy(config)
         self.routes = Routes(self.policy)
@@ -163,12 +164,12 @@ class Admission:
             return self._judge_sender(mail, self._senders)
         return self._judge(mail)
 
-    @staticmethod
-    def checks_senders(session: Session) -> bool:
-        """Whether what this client brings is mail from the world: what comes from this machine itself is not."""
+    def checks_senders(self, session: Session) -> bool:
+        """Whether what this client brings is mail from the world. What comes from this machine itself is judged only
+        where an AccessPolicy says how."""
         if session.role is not ListenerRole.MX or session.credential:
             return False
-        return not (session.vouched.startswith("127.") or session.vouched == "::1")
+        return self._judges_own or not is_this_machine(session.vouched)
 
     async def _judge_sender(self, mail: Incoming, senders: SenderCheck) -> Verdict:
         opinion = self._judge(mail)
