@@ -10,10 +10,12 @@ from pathlib import Path
 
 import uvloop
 
-from kit.dkim import judged, pem, signing_key, table
+from kit.dkim import at_once, judged, pem, signing_key, table
+from kit.dns import DNSServer
 from kit.house import House
 from kit.peer import FULL, Message, Peer
-from posthof_pod.mailauth import batv, srs
+from posthof_pod.mailauth import batv, canon, srs
+from posthof_pod.mailauth.arc.verify import verify_chain
 
 INTERNAL = """
 apiVersion: posthof.dev/v1alpha1
@@ -30,7 +32,7 @@ spec:
 WORLD = INTERNAL.replace("role: Internal", "role: MX")
 
 
-def manifests(port: int, *, match: str = "clients: [127.0.0.0/8]", more: str = "") -> str:
+def manifests(port: int, *, match: str = "clients: [127.0.0.0/8]", more: str = "", extra: str = "") -> str:
     rsa, ed = (textwrap.indent(pem(one).decode(), "    ") for one in ("rsa2048", "ed25519"))
     return f"""
 apiVersion: posthof.dev/v1alpha1
@@ -75,7 +77,7 @@ spec:
   match: {{{match}}}
   action: {{type: Smarthost, nextHops: [{{host: 127.0.0.1, port: {port}}}]}}
   retry: {{intervals: [1s], jitter: 0}}
-"""
+{extra}"""
 
 
 RECORDS = table(signing_key("rsa2048"), signing_key("ed25519"))
@@ -244,3 +246,32 @@ def test_our_own_senders_are_marked_and_false_bounces_refused(tmp_path: Path) ->
         assert (await house.submit("", ["postmaster@a.example"], MAIL))[0] == "2"
 
     story(tmp_path, act, mta=WORLD, more=BATV)
+
+
+# ---- chains
+
+JUDGED = """
+---
+apiVersion: posthof.dev/v1alpha1
+kind: AccessPolicy
+metadata: {name: trust}
+spec: {}
+"""
+
+
+def test_what_we_forward_carries_a_seal_over_what_we_saw(tmp_path: Path) -> None:
+    async def act(house: House, peer: Peer) -> None:
+        await house.submit("carol@c.example", ["away@a.example"], MAIL.replace(b"ada@a.example", b"carol@c.example"))
+        content = (await taken(house, peer)).content
+        assert b"DKIM-Signature" not in content
+        head, body = canon.parted(content)
+        headers = canon.fields(head)
+        found = at_once(verify_chain(headers, body, RECORDS, time.time()))
+        assert (found.cv, found.instances, found.sealers) == ("pass", 1, ("a.example",)), found.reason
+        (results,) = [raw for name, raw in headers if name == b"arc-authentication-results"]
+        assert b"mail.house.test;" in results
+        assert b"spf=" in results
+
+    with DNSServer({"c.example": {"TXT": "v=spf1 -all"}}) as dns:
+        mta = WORLD + f"  resolver: ['{dns.address}']\n"
+        story(tmp_path, act, mta=mta, match="recipients: ['*@far.test']", more="", extra=JUDGED)
