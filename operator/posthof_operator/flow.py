@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from posthof_crds.reasons import Condition
+from posthof_crds.reasons import Condition, Reason
 from posthof_operator import columns, deletion, describe
 from posthof_operator.apply import Applier, Outcome
 from posthof_operator.assembly import Assemblies
@@ -125,6 +125,8 @@ def when(look: Look, says: Sequence[Said], pace: Pace) -> Requeue | None:
         return None
     if any(describe.is_converging(look, one) for one in says):
         return Requeue(pace.soon, "Converging")
+    if look.scaling is not None and look.scaling.reason is Reason.NO_REPORTS and look.reports:
+        return Requeue(pace.soon, "Scaling")  # they have just said what the decision waits for
     is_ready = any(one.type is Condition.READY and one.is_true for one in says)
     if is_ready and look.seen.spec is not None and look.seen.spec.autoscaling is not None:
         return Requeue(min(pace.calm, EVERY), "Scaling")

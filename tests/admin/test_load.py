@@ -105,7 +105,8 @@ def test_a_worker_takes_over_what_fits_into_its_memory(
     tmp_path: Path, files: dict[str, str], workers: int, most: int
 ) -> None:
     write(tmp_path, files)
-    assert messages_most(workers, tmp_path) == most
+    assert messages_most(workers, cgroup=tmp_path) == most
+    assert messages_most(workers, 1 << 30, tmp_path) <= most
 
 
 def write(folder: Path, files: dict[str, str]) -> None:

@@ -120,7 +120,7 @@ class Crew:
             pod=self.pod,
             proofs=self.proofs,
             share=self._part(seat),
-            most=messages_most(len(self.seats)),
+            most=messages_most(len(self.seats), self._config.spool.cache_bytes),
             on_hello=self.on_change,
             on_adopted=self.on_adopted,
             on_ready=self._on_ready,

@@ -22,7 +22,8 @@ WINDOW = 60.0  # seconds
 LASTING = 10.0  # seconds the oldest mail has waited: what is younger passes by itself
 BUSY = 0.33  # share of CPU or sessions: below it a slow answer is the volume's, and more pods would not help
 MESSAGE = 400  # bytes of memory of a queued message
-BASE = 130 * 1024 * 1024  # bytes of a worker with an empty queue and a full cache
+BASE = 66 * 1024 * 1024  # bytes of a worker with an empty queue and an empty cache
+CACHE = 64 * 1024 * 1024
 HOUSE = 70 * 1024 * 1024  # bytes of the supervisor
 UNLIMITED = 1_500_000  # messages of a worker where no limit is known
 LEAST = 10_000
@@ -148,14 +149,14 @@ def allowance(workers: int, cgroup: Path = CGROUP) -> float:
     return min(cpus, float(workers)) if workers else cpus
 
 
-def messages_most(workers: int, cgroup: Path = CGROUP) -> int:
-    """As many messages as fit into the memory of each worker."""
+def messages_most(workers: int, cache: int = CACHE, cgroup: Path = CGROUP) -> int:
+    """As many messages as fit into the memory of each worker, beside its cache."""
     limit = (_words(cgroup / "memory.max", 1) or _words(cgroup / "memory" / "memory.limit_in_bytes", 1) or ("max",))[
         0
     ]
     if not limit.isdecimal() or int(limit) > 2**50:  # version 1 writes "no limit" as a very large number
         return UNLIMITED
-    share = (int(limit) - HOUSE) // max(workers, 1) - BASE
+    share = (int(limit) - HOUSE) // max(workers, 1) - BASE - cache
     return min(UNLIMITED, max(LEAST, share // MESSAGE))
 
 

@@ -144,6 +144,23 @@ def test_whoever_asks_for_fewer_pods_mail_that_would_not_fit_keeps_them() -> Non
     asyncio.run(story())
 
 
+def test_a_new_leader_asks_the_pods_before_it_takes_one_away() -> None:
+    async def story() -> None:
+        async with FakeApi() as server:
+            server.put(mta(replicas=3))
+            async with operated(server) as (pods, _):
+                await running(server, pods)
+            server.put(mta(replicas=1))
+            async with operated(server) as (pods, _):
+                for name in ("edge-0", "edge-1", "edge-2"):
+                    pods.load[name] = Load(messages=700, messages_most=1000)
+                await pods.deploy("edge", NS)
+                await until(lambda: is_(server, "MTA", "edge", "ScalingActive", reason="HeldByMemory"))
+                assert replicas(server) == 3
+
+    asyncio.run(story())
+
+
 def test_an_external_scaler_owns_spec_replicas_and_is_obeyed() -> None:
     async def story() -> None:
         async with FakeApi() as server:
