@@ -125,8 +125,9 @@ def when(look: Look, says: Sequence[Said], pace: Pace) -> Requeue | None:
         return None
     if any(describe.is_converging(look, one) for one in says):
         return Requeue(pace.soon, "Converging")
-    if look.scaling is not None and look.scaling.reason is Reason.NO_REPORTS and look.reports:
-        return Requeue(pace.soon, "Scaling")  # they have just said what the decision waits for
+    has_load = any(one.ready and one.load is not None for one in look.reports.values())
+    if look.scaling is not None and look.scaling.reason is Reason.NO_REPORTS and has_load:
+        return Requeue(pace.soon, "Scaling")  # pods have just said what the decision waits for
     is_ready = any(one.type is Condition.READY and one.is_true for one in says)
     if is_ready and look.seen.spec is not None and look.seen.spec.autoscaling is not None:
         return Requeue(min(pace.calm, EVERY), "Scaling")

@@ -93,9 +93,7 @@ class Scaler:
         samples = known.history.samples
         newest = samples[-1] if samples else None
         if newest is None and present is not None and asked < present:
-            return Decision(
-                present, Reason.NO_REPORTS, "pods are asked how much mail they hold before there are fewer"
-            )
+            return Decision(present, Reason.NO_REPORTS, "pods are asked first how much mail they hold")
         count = asked if present is None else held(asked, present, newest)
         if count != asked and newest is not None:
             return Decision(count, Reason.HELD_BY_MEMORY, too_few(asked), memory(asked, newest))
