@@ -83,8 +83,9 @@ def _wake_config(world: World, key: Key, is_meant: bool) -> None:
 def _wake_signers(world: World, key: Key, is_meant: bool) -> None:
     """A key's phase says whether pods may sign with it, and its MailDomain tells of it."""
     if key.kind == "DKIMKey":
-        for domain in list(world.store.keys("MailDomain", key.namespace)) if "dkim-domains" in world.rooms else ():
-            world.enqueue(domain, TOGETHER, room="dkim-domains")
+        for room in ("dkim-domains", "dns"):
+            for domain in list(world.store.keys("MailDomain", key.namespace)) if room in world.rooms else ():
+                world.enqueue(domain, TOGETHER, room=room)
         if not is_meant:
             world.enqueue_all("MTA", TOGETHER)
     elif is_meant:

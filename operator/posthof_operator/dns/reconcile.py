@@ -54,7 +54,7 @@ class Known:
     seen: Seen | None = None
     look: asyncio.Task[None] | None = None
     looks: int = 0
-    told: tuple[int, int, str] | None = None  # generation, after how many looks, hint
+    told: tuple[int, int, str, list[Raw]] | None = None  # generation, after how many looks, hint, records of keys
 
 
 class Domains:
@@ -116,12 +116,13 @@ class Domains:
         """Once per look, and when something else is expected. Before the first look, what an earlier process told
         stands."""
         seen, generation = known.seen, raw["metadata"].get("generation", 0)
-        if seen is None or known.told == (generation, known.looks, hint):
+        keys = _key_records(raw, world)
+        if seen is None or known.told == (generation, known.looks, hint, keys):
             return
         found = rows(want, seen)
         says = [status.ready(want, found, seen, hint), *filter(None, [status.policy_ready(want, found)])]
-        await tell(world, raw, says, status.fields(want, found), VOICE)
-        known.told = (generation, known.looks, hint)
+        await tell(world, raw, says, status.fields(want, found, keys), VOICE)
+        known.told = (generation, known.looks, hint, keys)
 
     # ------------------------------------------------------------------ what is remembered
 
@@ -259,6 +260,18 @@ class Houses:
             self._known[key] = fresh
             world.enqueue_all("MailDomain", room=ROOM)
         return None
+
+
+def _key_records(raw: Raw, world: World) -> list[Raw]:
+    """The records of its DKIM keys, as the room of these has found them."""
+    metadata = raw["metadata"]
+    found = []
+    for _, held in world.store.all("DKIMKey", metadata["namespace"]):
+        key = held.raw()
+        record = (key.get("status") or {}).get("record")
+        if record and key["spec"].get("domainRef", {}).get("name") == metadata["name"]:
+            found.append(record)
+    return found[:32]
 
 
 def _domain_of(world: World, name: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from posthof_crds.problems import sentence
 from posthof_crds.reasons import Condition, Reason
 from posthof_operator.conditions import Said, said
@@ -63,12 +65,12 @@ def not_checked() -> Said:
     return Said(Condition.DNS_READY, "Unknown", Reason.NOT_CHECKED, text)
 
 
-def fields(want: Want, found: Rows) -> Raw:
-    """The other fields."""
+def fields(want: Want, found: Rows, keys: Sequence[Raw] = ()) -> Raw:
+    """The other fields. `keys`: the records of DKIM keys, as their status has them."""
     columns = ((found.mx, "mx"), (found.spf, "spf"), (found.dmarc, "dmarc"), (found.sts, "mtaSts"))
     others = ((found.policy_host, "mtaStsHost"), (found.tls_rpt, "tlsRpt"), (found.proof, "proof"))
     return {
-        "dnsRecords": [_row(row, purpose) for row, purpose in (*columns, *others) if row is not None],
+        "dnsRecords": [*(_row(row, purpose) for row, purpose in (*columns, *others) if row is not None), *keys],
         "dns": {purpose: str(row.state) for row, purpose in columns if row is not None},
         "proof": {"name": proof.name_of(want.domain), "value": want.proof} if want.proof else None,
     }
