@@ -70,9 +70,9 @@ class TakeOver(Told, frozen=True, kw_only=True):
 class Load(Told, frozen=True, kw_only=True):
     """How busy the pod is: what the number of pods is decided from. Rates and shares are of about the last minute."""
 
-    ready: int = 0  # recipients that wait for nothing but a worker: not put off, not held back by their destination
+    ready: int = 0  # messages that wait for nothing but a worker: not put off, not held back by their destination
     oldest_seconds: float = 0.0  # age of the oldest of these; 0: there is none
-    drained_per_second: float = 0.0  # recipients whose try ended, however it ended
+    drained_per_second: float = 0.0  # messages given to a session, or to a mailbox
     backlog_seconds: float = 0.0  # `ready` over `drained_per_second`; the age of the oldest where nothing is drained
     sessions: float = 0.0  # share of what is allowed, with clients or with other hosts, whichever is more
     accept_seconds: float = 0.0  # from the last dot to the reply, for 99 of 100 messages; 0: there were none

@@ -52,10 +52,10 @@ def _of_queue(now: Sample, targets: Targets) -> list[Need]:
     if not now.ready or now.oldest < LASTING:
         return []
     if now.drained <= 0.0:
-        text = f"{now.ready} recipients wait, the oldest for {short(now.oldest)}, and none was tried for a minute"
+        text = f"{now.ready} messages wait, the oldest for {short(now.oldest)}, and none was tried for a minute"
         return [Need(now.pods + 1.0, "oldestReady", text)] if now.oldest > targets.oldest_ready else []
     seconds = now.ready / now.drained
-    text = f"{now.ready} recipients wait, which takes {short(seconds)} (target {short(targets.backlog)})"
+    text = f"{now.ready} messages wait, which takes {short(seconds)} (target {short(targets.backlog)})"
     found = [Need(now.pods * seconds / targets.backlog, "backlog", text)]
     if now.oldest > targets.oldest_ready and seconds > targets.oldest_ready:
         times = min(now.oldest / targets.oldest_ready, seconds / targets.oldest_ready, MOST)
