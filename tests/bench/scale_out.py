@@ -55,6 +55,8 @@ class Setting(NamedTuple):
     connections: int = 20  # per destination, of the fleet
     sessions: int = 10  # of a worker, outbound
     lane: int = 500  # messages
+    per_connection: int = 100
+    is_shared_first: bool = False  # the receivers greet when some of the backlog has moved: for tests
 
 
 class Row(NamedTuple):
@@ -87,7 +89,7 @@ def fleet(folder: Path, count: int) -> Iterator[list[Pod]]:
 
 def config(pod: Pod, setting: Setting, ports: list[int]) -> EngineConfig:
     """One worker; a rule and a receiver for each destination."""
-    limits = DestinationLimits(connections=setting.connections)
+    limits = DestinationLimits(connections=setting.connections, messages_per_connection=setting.per_connection)
     rules = [
         Rule(
             name=f"to-{n}",
@@ -144,9 +146,14 @@ def run(count: int, setting: Setting, folder: Path) -> Row:
         first.until_ready()
         asyncio.run(fill(first.smtp, setting))
         began = time.monotonic()
-        sink.open()
+        if not setting.is_shared_first:
+            sink.open()
         for pod in others:
             pod.start()
+        if setting.is_shared_first:
+            for pod in others:
+                pod.until(lambda pod=pod: pod.events("lane_adopted"), "a lane taken over")
+            sink.open()
         while sink.state()["messages"] < setting.messages:
             if time.monotonic() - began > PATIENCE:
                 raise TimeoutError(f"{sink.state()} after {PATIENCE:.0f} s")

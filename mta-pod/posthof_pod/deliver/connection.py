@@ -13,6 +13,7 @@ Promises
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
@@ -158,8 +159,13 @@ class Connection:
         self._wire.on_close = call
 
     async def quit(self) -> None:
-        """QUIT, without waiting for the answer."""
-        self._wire.quit()
+        """QUIT. Returns when the connection has gone, as the peer counts it until then: QUIT_PATIENCE at most."""
+        wire = self._wire
+        wire.quit()
+        if not wire.is_closed:
+            gone = asyncio.Event()
+            wire.on_close = gone.set
+            await gone.wait()
 
     def abort(self) -> None:
         """Drop the connection as it stands."""

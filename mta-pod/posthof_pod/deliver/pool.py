@@ -457,7 +457,7 @@ class Pool:
                 session.connection.abort()
 
     def _forget(self, session: Session) -> None:
-        """The session is over, or is about to say QUIT: its place is free."""
+        """The session is over: its place is free."""
         site = session.site
         if session not in site.sessions:
             return
@@ -484,12 +484,14 @@ class Pool:
             if not can_go_on or not self._may_go_on(session):
                 break
             takens = [] if site.is_failing else self._batch(site, session, self._clock())
-        self._forget(session)
+        if session in site.idle:
+            site.idle.remove(session)
         connection, session.connection = session.connection, None
         if connection is not None and connection.is_usable:
-            await connection.quit()
+            await connection.quit()  # its place is free when the peer has seen it go
         elif connection is not None:
             connection.abort()
+        self._forget(session)
 
     async def _rest(self, session: Session) -> list[Taken]:
         """Wait for work as an idle session. []: end."""

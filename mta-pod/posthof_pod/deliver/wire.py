@@ -21,7 +21,7 @@ from posthof_pod.outbox import outbox_of
 from posthof_pod.smtp.replyline import Broken, PeerReply, ReplyReader
 
 FOREVER = float("inf")
-QUIT_PATIENCE = 5.0  # seconds the 221 may take; nobody waits for it
+QUIT_PATIENCE = 5.0  # seconds the 221 may take; only the session's place waits for it
 
 
 class Wire(asyncio.Protocol):
