@@ -18,7 +18,7 @@ FOLDERS = {
     "first-mail": ["first-mail"],
     "cluster-relay": ["cluster-relay"],
     "bulk": ["bulk"],
-    "inbound-gateway": ["inbound-gateway/domains.yaml", "inbound-gateway/cluster"],
+    "inbound-gateway": ["inbound-gateway/domains.yaml", "inbound-gateway/trust.yaml", "inbound-gateway/cluster"],
 }
 
 

@@ -13,6 +13,7 @@ from posthof_crds.engine import (
     EngineConfig,
     InboundMode,
     Listener,
+    ListenerRole,
     Match,
     NextHop,
     RecipientCheck,
@@ -35,6 +36,7 @@ def describe(config: EngineConfig, *, domains: int = 50) -> str:
         ("Keeps mail", _places(config)),
         ("Domains", _domains(config, domains)),
         ("Rules, in the order they are asked", _rules(config)),
+        ("Judges mail from the world", _judging(config)),
         ("Sends", _sending(config)),
         ("Runs", _running(config)),
     ):
@@ -102,6 +104,33 @@ def _places(config: EngineConfig) -> Iterator[str]:
     yield f"Maildirs: below {config.mail_root}"
     yield f"state: {config.state_dir}"
     yield f"double bounces: {config.double_bounce_to or 'nowhere'}"
+
+
+def _judging(config: EngineConfig) -> Iterator[str]:
+    if not any(listener.role is ListenerRole.MX for listener in config.listeners):
+        yield "nothing: no listener has role MX"
+        return
+    access = config.access
+    spf, dkim, dmarc, arc = access.spf, access.dkim, access.dmarc, access.arc
+    yield f"by AccessPolicy {access.name}" if access.name else "by the built-in policy (there is no AccessPolicy)"
+    parts = {"SPF": spf.check, "DKIM": dkim.check, "ARC": arc.check, "DMARC": dmarc.check}
+    asked = [name for name, is_asked in parts.items() if is_asked]
+    yield f"asked: {', '.join(asked) or 'nothing'}; results in Authentication-Results of {config.hostname}"
+    if spf.check:
+        yield f"SPF: fail {spf.fail}, softfail {spf.soft_fail}, permerror {spf.perm_error}, no DNS {spf.temp_error}"
+    if dkim.check:
+        yield f"DKIM: no good signature {dkim.fail}, none at all {dkim.unsigned}, no DNS {dkim.temp_error}"
+    if dmarc.check:
+        yield (
+            f"DMARC: p=reject {dmarc.reject}, p=quarantine {dmarc.quarantine}, no one author {dmarc.bad_from}, "
+            f"no DNS {dmarc.temp_error}"
+        )
+    if dmarc.known_lists or arc.trusted_sealers:
+        yield f"believes lists {_some(dmarc.known_lists) or '-'}, sealers {_some(arc.trusted_sealers) or '-'}"
+    told = [
+        name for name, on in (("daily", dmarc.aggregate_reports), ("of each failure", dmarc.failure_reports)) if on
+    ]
+    yield f"reports to domain owners: {' and '.join(told) or 'none'}"
 
 
 def _domains(config: EngineConfig, limit: int) -> Iterator[str]:
