@@ -1,4 +1,4 @@
-"""Pebble, Let's Encrypt's ACME server for tests, built from its Go module (tests/kit/pebble/go.mod) into a cache.
+"""Pebble, Let's Encrypt's ACME server for tests, built by scripts/pebble from its Go module into a cache.
 
     with pebble(dns=server.address) as ca:           # server: kit.dns.DNSServer, which says where names are
         account = acme.Account(ca.directory, acme.account_key(), roots=ca.roots)
@@ -11,11 +11,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import fcntl
-import hashlib
 import json
-import os
-import shutil
 import ssl
 import subprocess
 import time
@@ -23,13 +19,11 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from kit.peers import Program, absent, folder, free_port, listens, wait_for
+from kit.peers import Program, absent, folder, free_port, listens
 from posthof_certs import issue
 from posthof_certs.issue import ECDSA, Order
 
-MODULE = Path(__file__).parent / "pebble"
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "posthof-tests"
-INSTALL = "install Go 1.26 or newer (https://go.dev/dl)"
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "pebble"
 
 
 class Pebble:
@@ -83,37 +77,11 @@ def pebble(*, dns: str, eab: tuple[str, bytes] | None = None, valid: int = 90 * 
             server.stop()
 
 
-def _binary() -> Path:
-    """Built once for each go.sum; two who come together wait for each other."""
-    version = hashlib.sha256((MODULE / "go.sum").read_bytes()).hexdigest()[:12]
-    program = CACHE / f"pebble-{version}"
-    if program.exists():
-        return program
-    go = shutil.which("go", path=f"{os.environ.get('PATH', '')}:/usr/local/go/bin:/usr/lib/go/bin")
-    if go is None:
-        absent(f"Pebble cannot be built without Go; {INSTALL}")
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / "lock").open("w") as lock:
-        wait_for(lambda: _is_locked(lock.fileno()), "another build of Pebble ends", timeout=600)
-        if not program.exists():
-            fresh = program.with_suffix(".new")
-            command = [str(go), "build", "-trimpath", "-o", str(fresh), "github.com/letsencrypt/pebble/v2/cmd/pebble"]
-            built = subprocess.run(
-                command,
-                cwd=MODULE,
-                env={**os.environ, "CGO_ENABLED": "0"},
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            if built.returncode != 0:
-                absent(f"Pebble cannot be built ({built.stderr.strip()[-300:]}); {INSTALL}")
-            fresh.rename(program)
-    return program
-
-
-def _is_locked(descriptor: int) -> bool:
-    with contextlib.suppress(BlockingIOError):
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    return False
+def _binary() -> str:
+    """Built once for each go.sum."""
+    built = subprocess.run([SCRIPT], capture_output=True, text=True, check=False)
+    if built.returncode != 0:
+        absent(
+            f"Pebble cannot be built ({built.stderr.strip()[-300:]}); install Go 1.26 or newer (https://go.dev/dl)"
+        )
+    return built.stdout.strip()
