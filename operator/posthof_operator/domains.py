@@ -57,9 +57,9 @@ def conflicts(verdicts: dict[Key, Verdict]) -> list[Said]:
 
 
 def wrong_dns(raw: Raw) -> dict[str, str]:
-    """What the room of DNS has found wrong."""
+    """What the rooms of DNS and of DKIM keys have found wrong."""
     return {
         one["type"]: one["message"]
         for one in (raw.get("status") or {}).get("conditions") or ()
-        if one["type"] == Condition.DNS_READY and one["status"] == "False"
+        if one["type"] in (Condition.DNS_READY, Condition.DKIM_READY) and one["status"] == "False"
     }
