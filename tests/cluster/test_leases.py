@@ -238,6 +238,23 @@ def test_what_is_renewed_and_listed_costs_the_api_server_little(fleet: Fleet) ->
     assert fleet.server.writes <= 2 * 60 / 5 + 2
 
 
+def test_words_for_the_lease_arrive_at_once_and_never_hurry_an_api_server_that_is_away(fleet: Fleet) -> None:
+    a, b = two(fleet)
+    for n in range(5):
+        b.leases.annotate({"posthof.dev/share": str(n)})
+        b.due = fleet.now
+        assert fleet.seconds_until(lambda n=n: a.members.pods[1].share == str(n)) <= 1.5  # type: ignore[misc]  # a default keeps the value of this turn
+    fleet.server.is_away = True
+    fleet.server.asked = 0
+    for n in range(20):
+        b.leases.annotate({"posthof.dev/share": f"away {n}"})
+        b.due = fleet.now
+        fleet.advance(0.5)
+    assert fleet.server.asked <= 2 * 2 * 12  # two pods, a renewal and a list a second
+    fleet.server.is_away = False
+    fleet.seconds_until(lambda: a.members.pods[1].share == "away 19", 3.0)
+
+
 def test_a_refused_lease_is_told_of(fleet: Fleet) -> None:
     a = fleet.pod("a")
     fleet.server.is_denied = True

@@ -27,7 +27,7 @@ STEP = 0.25  # seconds
 
 class LeaseServer:
     """What cluster.api.ApiServer knows of Leases. `is_away`, `is_denied`: what it answers instead; `delay`: how long
-    an answer takes; `writes`: how often it was written to."""
+    an answer takes; `asked`, `writes`: how often it was asked anything, and written to."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
@@ -35,7 +35,7 @@ class LeaseServer:
         self.is_away = self.is_denied = False
         self.cut_off: set[str] = set()  # pods that cannot reach it
         self.delay = 0.0
-        self.writes = 0
+        self.writes = self.asked = 0
         self._last = 0
 
     def at(self, pod: str) -> _Door:
@@ -43,6 +43,7 @@ class LeaseServer:
         return _Door(self, pod)
 
     def touch(self, pod: str) -> None:
+        self.asked += 1
         if self.is_away or pod in self.cut_off:
             raise Away("the API server does not answer: refused")
         if self.is_denied:

@@ -114,6 +114,8 @@ class Leases:
         if any(self._annotations.get(name) != value for name, value in annotations.items()):
             self._annotations.update(annotations)
             self._is_dirty = True
+            if self._renewed is not None:  # else it is tried again soon, and not sooner
+                self._renew_at = float("-inf")
             self._wake.set()
 
     def name_workers(self, workers: Iterable[str]) -> None:
@@ -134,8 +136,6 @@ class Leases:
         while True:
             pause = await self.step()
             self._wake.clear()
-            if self._is_dirty and self._uid:
-                continue
             try:
                 await asyncio.wait_for(self._wake.wait(), pause)
             except TimeoutError:
@@ -143,7 +143,7 @@ class Leases:
 
     async def step(self) -> float:
         """Renew and list, where either is due. Seconds until something is."""
-        if self._clock() >= self._renew_at or (self._is_dirty and self._uid):
+        if self._clock() >= self._renew_at:
             await self._renew()
         if self._clock() >= self._list_at:
             await self._list()
@@ -183,7 +183,7 @@ class Leases:
             self._uid, self._renew_at = "", at + SOON
             return
         self._uid = lease.metadata.uid
-        self._renewed, self._renew_at = at, at + RENEW
+        self._renewed, self._renew_at = at, at if self._is_dirty else at + RENEW
         self.renewals += 1
         self._note("renew", "")
 
