@@ -136,6 +136,7 @@ class Listener(Value, frozen=True, kw_only=True, omit_defaults=True):
     port: int
     tls: TLSMode = TLSMode.OFF
     certificates: tuple[str, ...] = ()  # names in EngineConfig.certificates
+    client_ca: SecretRef | None = None  # clients may show a certificate of these CAs (PEM)
     proxy_trusted: tuple[str, ...] = ()  # networks that must speak PROXY v1 or v2
     xclient_trusted: tuple[str, ...] = ()  # networks that may use XCLIENT
     client_ip_preserved: bool = True  # False: a peer's address may be a node's, so no rule about clients counts
@@ -359,6 +360,7 @@ class Match(Value, frozen=True, kw_only=True, omit_defaults=True):
     clients: tuple[str, ...] = ()  # networks
     workloads: tuple[str, ...] = ()  # ids of pod selections; which client address is in which, a shard beside says
     credentials: tuple[str, ...] = ()  # names of SMTPCredentials; "*": any
+    certificates: tuple[str, ...] = ()  # DNS names of a client certificate, `*.` for one label
     senders: tuple[str, ...] = ()
     recipients: tuple[str, ...] = ()
     headers: tuple[HeaderMatch, ...] = ()

@@ -42,6 +42,7 @@ from posthof_pod.admit.judge import Admission
 from posthof_pod.admit.newcomers import Newcomers
 from posthof_pod.admit.returns import Returns
 from posthof_pod.config.secrets import ACCOUNTS_KEY, Secrets
+from posthof_pod.config.secrets import key as key_of
 from posthof_pod.deliver.auth import Credentials
 from posthof_pod.deliver.connection import Connection, Unreachable
 from posthof_pod.deliver.maildir import MaildirDelivery
@@ -168,7 +169,7 @@ class Worker:
         self.pods = swap.pods
         sockets = {info: socket.socket(fileno=fd) for info, fd in zip(swap.added, swap.fds, strict=True)}
         try:
-            contexts = _contexts(config, swap.certificates)
+            contexts = _contexts(config, swap.certificates, swap.secrets)
             if not self._is_begun:
                 await self._begin(config, contexts, swap)
             elif is_new:
@@ -669,8 +670,11 @@ class Worker:
                 self._end(FENCED)
 
 
-def _contexts(config: EngineConfig, certificates: Mapping[str, tuple[bytes, bytes]]) -> dict[str, ssl.SSLContext]:
-    """A context for each listener that has certificates. BadPair: one cannot be used."""
+def _contexts(
+    config: EngineConfig, certificates: Mapping[str, tuple[bytes, bytes]], secrets: Mapping[str, bytes]
+) -> dict[str, ssl.SSLContext]:
+    """A context for each listener that has certificates. BadPair: one cannot be used. A CA for clients that has not
+    come yet certifies nobody."""
     contexts: dict[str, ssl.SSLContext] = {}
     for listener in config.listeners:
         served = [
@@ -679,7 +683,8 @@ def _contexts(config: EngineConfig, certificates: Mapping[str, tuple[bytes, byte
             if name in certificates
         ]
         if served:
-            contexts[listener.name] = server_context(served)
+            ca = secrets.get(key_of(listener.client_ca), b"") if listener.client_ca is not None else b""
+            contexts[listener.name] = server_context(served, ca)
     return contexts
 
 

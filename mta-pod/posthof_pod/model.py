@@ -77,6 +77,7 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True,
     has_binary: bool = False  # content holds a bare CR, a bare LF or came as BINARYMIME: leaves by BDAT or re-encoded
     credential: str = ""  # the SMTPCredential that submitted it
     tls_wish: int = 0  # a TLSWish of the sender
+    certificate: str = ""  # DNS names of the client's certificate, verified, divided by spaces
 
 
 class Status(enum.IntEnum):
@@ -120,6 +121,7 @@ class Reason(enum.StrEnum):
     SPOOL_DAMAGED = "SpoolDamaged"
     CONFIG_CHANGED = "ConfigChanged"
     POLICY_HOLD = "PolicyHold"
+    ACCOUNT_HOLD = "AccountHold"  # its account sends unlike itself
     OPERATOR_HOLD = "OperatorHold"
     OPERATOR_RELEASE = "OperatorRelease"
     OPERATOR_FLUSH = "OperatorFlush"

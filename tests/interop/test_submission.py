@@ -58,6 +58,10 @@ def mta() -> Iterator[Posthof]:
         account("bob"),
         secret("bob", "bob's password\n"),
         document("SMTPCredential", "made", {"generate": {}, "domainRef": {"name": "ours-test"}}),
+        account("loud", guard={"recipients": 2, "factor": 2}),
+        secret("loud", "loud"),
+        account("few", quota={"messagesPerDay": 1, "recipientsPerMessage": 2}),
+        secret("few", "few"),
         account("gone", expires="2020-01-01T00:00:00Z"),
         secret("gone", "gone"),
     )
@@ -83,11 +87,11 @@ def trusting() -> ssl.SSLContext:
 
 
 @contextlib.contextmanager
-def session(port: int = PORT) -> Iterator[smtplib.SMTP]:
+def session(port: int = PORT, source: str = "127.0.0.1") -> Iterator[smtplib.SMTP]:
     if port in (SECURE_PORT, PLUS_PORT):
         found: smtplib.SMTP = smtplib.SMTP_SSL("127.0.0.1", port, context=trusting())
     else:
-        found = smtplib.SMTP("127.0.0.1", port)
+        found = smtplib.SMTP("127.0.0.1", port, source_address=(source, 0))
         found.starttls(context=trusting())
     with found:
         found.ehlo()
@@ -140,8 +144,10 @@ def test_curl_logs_in(mta: Posthof, tmp_path: Path) -> None:
     mta.inbox("ours.test", "curl").wait_for(1)
 
 
-@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN", "SCRAM-SHA-256"])
-@pytest.mark.parametrize("password", [PASSWORD, "wrong"], ids=["right", "wrong"])
+@pytest.mark.parametrize(
+    ("mechanism", "password"),
+    [("PLAIN", PASSWORD), ("LOGIN", PASSWORD), ("SCRAM-SHA-256", PASSWORD), ("SCRAM-SHA-256", "wrong")],
+)
 def test_gsasl_is_let_in_with_the_right_password_alone(mta: Posthof, mechanism: str, password: str) -> None:
     peers.require("gsasl")
     command = ["gsasl", "--smtp", "--connect", f"127.0.0.1:{PORT}", "--starttls", "--mechanism", mechanism]
@@ -202,10 +208,35 @@ def test_an_account_sends_as_nobody_else(mta: Posthof, port: int) -> None:
 def test_all_wrong_answers_are_one_and_none_is_quick(mta: Posthof, port: int) -> None:
     """A wrong password, a name nobody has, an account that has ended."""
     answers, times = set(), []
-    for name, password in (("alice", "wrong"), ("nobody", "wrong"), ("gone", "gone")):
-        with session(port) as client:
+    for n, (name, password) in enumerate((("alice", "wrong"), ("nobody", "wrong"), ("gone", "gone"))):
+        with session(port, f"127.0.{port % 250}.{n + 1}") as client:
             begun = time.monotonic()
             answers.add(client.docmd("AUTH", "PLAIN " + base64.b64encode(f"\0{name}\0{password}".encode()).decode()))
             times.append(time.monotonic() - begun)
     assert answers == {(535, b"5.7.8 Authentication credentials invalid")}
     assert min(times) >= 0.95
+
+
+def test_an_account_that_sends_unlike_itself_is_held_and_told(mta: Posthof) -> None:
+    with session() as client:
+        client.login("loud", "loud")
+        for n in range(4):
+            client.sendmail("loud@ours.test", ["loud@ours.test"], mail("loud@ours.test", f"{n}"))
+    mta.inbox("ours.test", "loud").wait_for(2)
+    told = mta.wait_for_event("account_held", name="loud")
+    assert "3 recipients in this hour" in told["reason"]
+    assert len(mta.wait_for_events("held", 2)) == 2
+    assert mta.queue()
+    assert "AccountHold" in repr(mta.queue())
+    assert mta.metric("posthof_accounts_held") == 1
+
+
+def test_an_account_sends_no_more_than_its_quota(mta: Posthof) -> None:
+    with session() as client:
+        client.login("few", "few")
+        with pytest.raises(smtplib.SMTPDataError) as refused:
+            client.sendmail("few@ours.test", [f"{n}@ours.test" for n in range(3)], mail("few@ours.test", "many"))
+        assert refused.value.smtp_code == 550
+        client.sendmail("few@ours.test", ["few@ours.test"], mail("few@ours.test", "one"))
+        code, said = client.mail("few@ours.test")
+        assert (code, said.split()[0]) == (450, b"4.7.1")

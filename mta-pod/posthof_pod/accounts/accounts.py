@@ -20,16 +20,19 @@ from functools import partial
 from typing import Protocol
 
 from posthof_crds import names, patterns
+from posthof_crds.engine import Quota
 from posthof_pod.accounts.authors import of as authors_of
 from posthof_pod.accounts.directory import Account, Directory
 from posthof_pod.accounts.exchange import Login, LoginExchange, Refusal, Watch
 from posthof_pod.accounts.guesses import Guesses
 from posthof_pod.accounts.passwords import Passwords
+from posthof_pod.accounts.usage import Ledger, suspicion
 from posthof_pod.replies import Reply
 from posthof_pod.smtp import answers as say
 from posthof_pod.smtp import sasl
 from posthof_pod.smtp.gate import Exchange, Incoming, Session
 
+_NO_QUOTA = Quota()
 USER = "{user}"  # in allowedSenders: the name somebody logged in with
 REMEMBERED = 4096
 NOT_YOURS = Reply(550, "5.7.1", "You may not send as this address")
@@ -64,6 +67,7 @@ class Accounts:
         self._watch, self._wall, self._clock = watch, wall, clock
         self._client_key, self._nonce, self._sleep = client_key, nonce, sleep
         self.directory = Directory({}, _nothing, b"")
+        self.ledger = Ledger()
         self.guesses = Guesses()
         self.passwords = Passwords(clock)
         self.backends: tuple[Backend, ...] = ()
@@ -168,7 +172,7 @@ class Accounts:
             return GONE
         if address and not self.owns(account, session.user, address):
             return NOT_YOURS
-        return None
+        return self._why_too_much(account, session.user, 1)
 
     def submits(self, mail: Incoming) -> Reply | None:
         """The content is there: why this account may not send it (RFC 6409 section 6)."""
@@ -176,13 +180,64 @@ class Accounts:
         account = self.account(session)
         if account is None:
             return GONE
+        refusal = self._why_too_much(account, session.user, len(mail.recipients))
+        if refusal is not None:
+            return refusal
         head = mail.header_block()
         authors, sender = authors_of(head, b"from"), authors_of(head, b"sender")
         if not authors or sender is None or len(sender) > 1:
             return NO_AUTHOR
         if not all(self.owns(account, session.user, address) for address in (*authors, *sender)):
             return NOT_YOURS_IN_FROM
+        self._count(account, session.user, [recipient.address for recipient in mail.recipients])
         return None
+
+    def why_held(self, credential: str, user: str = "") -> str:
+        """Why what this account sends is kept back; "": it is not."""
+        account = self.directory.accounts.get(credential)
+        if account is None or not account.credential.guard.is_on:
+            return ""
+        return self.ledger.held(_key(account, user), account.print_)
+
+    def _why_too_much(self, account: Account, user: str, recipients: int) -> Reply | None:
+        quota = account.credential.quota
+        if quota == _NO_QUOTA:
+            return None
+        if quota.recipients_message and recipients > quota.recipients_message:
+            return Reply(550, "5.5.3", f"At most {quota.recipients_message} recipients in one message")
+        exceeded = self.ledger.exceeded(_key(account, user), quota, recipients, self._wall())
+        if not exceeded:
+            return None
+        return Reply(450, "4.7.1", f"This account may send {exceeded}, try again later")
+
+    def _count(self, account: Account, user: str, recipients: list[str]) -> None:
+        """It was taken; is it like the account to send this much?"""
+        ledger, key, now, guard = self.ledger, _key(account, user), self._wall(), account.credential.guard
+        strangers = ledger.strangers(key, recipients) if guard.is_on else 0
+        ledger.count(key, len(recipients), strangers, now)
+        if not guard.is_on or ledger.held(key, account.print_):
+            return
+        why = suspicion(guard, ledger.hour(key, now), ledger.busiest(key, now))
+        if why:
+            ledger.hold(key, why, account.print_)
+            self._watch.account_held(account.name, user, why)
+
+    def uses(self) -> dict[str, tuple[float, int, str]]:
+        """Of each account, over all its users: last used, messages today, why its mail is held."""
+        found: dict[str, tuple[float, int, str]] = {}
+        now = self._wall()
+        for key in self.ledger.names():
+            name = key.partition("\0")[0]
+            account = self.directory.accounts.get(name)
+            if account is None:
+                continue
+            last, messages, held = found.get(name, (0.0, 0, ""))
+            found[name] = (
+                max(last, self.ledger.last_used(key)),
+                messages + self.ledger.day(key, now)[0],
+                held or (self.ledger.held(key, account.print_) if account.credential.guard.is_on else ""),
+            )
+        return found
 
     def owns(self, account: Account, user: str, address: str) -> bool:
         """Whether the account may send as this address."""
@@ -216,6 +271,11 @@ def _of_user(senders: tuple[str, ...], user: str) -> list[str]:
             except ValueError:
                 continue
     return found
+
+
+def _key(account: Account, user: str) -> str:
+    """What is counted together."""
+    return f"{account.name}\0{user}" if user else account.name
 
 
 def _nothing(_: object) -> bytes:

@@ -170,6 +170,11 @@ class Events:
         line.name = session.credential
         self._line(line)
 
+    def account_held(self, credential: str, user: str, why: str) -> None:
+        """An account sends unlike itself: what it sends is held until a person looks."""
+        about = f"{credential} ({user})" if user else credential
+        self._house("account_held", "posthof_accounts_held_total", name=about, reason=why, level=WARNING)
+
     def submission_refused(self, session: Session, sender: str, reply: Reply) -> None:
         """After the dot: the account may not send this."""
         self.refused(

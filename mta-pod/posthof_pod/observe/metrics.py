@@ -65,6 +65,8 @@ METRICS: dict[str, Metric] = {
     "posthof_worker_deaths_total": Metric("counter", "Workers that died unasked."),
     "posthof_authenticated_total": Metric("counter", "Logins of clients, by mechanism."),
     "posthof_not_authenticated_total": Metric("counter", "Logins that failed, by mechanism."),
+    "posthof_accounts_held_total": Metric("counter", "Times an account began to send unlike itself."),
+    "posthof_accounts_held": Metric("gauge", "Accounts whose mail is held now.", "max"),
     "posthof_workers": Metric("gauge", "Workers by state."),
     "posthof_uptime_seconds": Metric("gauge", "Since the supervisor started.", "max"),
     "posthof_build_info": Metric("gauge", "1; the version is a label.", "max"),
