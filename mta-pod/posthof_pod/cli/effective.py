@@ -250,11 +250,12 @@ def _retry(retry: Retry) -> str:
 
 def _limits(limits: DestinationLimits) -> str:
     start = f"{limits.connections_start} to " if limits.connections_start < limits.connections else "up to "
+    rates = ((limits.connection_rate, "new connections"), (limits.message_rate, "messages"))
     return (
-        f"{start}{limits.connections} connections a destination and worker, "
+        f"{start}{limits.connections} connections a destination, of all workers together, "
         f"{limits.messages_per_connection} messages each, "
         f"{limits.recipients_per_transaction} recipients a transaction"
-    )
+    ) + "".join(f", {rate} {what} a minute" for rate, what in rates if rate)
 
 
 def _running(config: EngineConfig) -> Iterator[str]:
