@@ -23,9 +23,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("dkim", help="the DKIM keys of a house, and the records to publish")
     parser.add_argument("-f", "--folder", metavar="DIR", default=".", help="the folder of manifests (default: .)")
     parser.add_argument("--zone", action="store_true", help="nothing but the records, as lines of a zone file")
-    parser.add_argument(
-        "--check", action="store_true", help="ask every authoritative server; 1 where one lacks it"
-    )
+    parser.add_argument("--check", action="store_true", help="ask every authoritative server; 1 where one lacks it")
     parser.set_defaults(run=run)
 
 
@@ -68,8 +66,21 @@ def _make(config: EngineConfig, ring: Any) -> None:
         return
     try:
         ring.make(config, time.time())
+        _hand_over(state, config.user)
     finally:
         os.close(held)
+
+
+def _hand_over(state: Path, user: str) -> None:
+    """What root makes here belongs to the user who will run the house."""
+    from posthof_pod.admin.privileges import account
+
+    owner = account(user)
+    if owner is None or os.geteuid() != 0:
+        return
+    for path in (state, state / "supervisor.lock", state / "dkim", *(state / "dkim").rglob("*")):
+        if path.exists():
+            os.chown(path, owner.pw_uid, owner.pw_gid)
 
 
 def zone_lines(keys: Iterable[Shown]) -> list[str]:

@@ -129,6 +129,8 @@ def first_steps(config: EngineConfig, http: str, folder: str) -> list[str]:
         if folder_of:
             lines.append(f"  It lands in:  {folder_of}/new/")
         lines += [f"  Its life:     posthof trace -f {folder} {mailbox}"]
+    if any(one.outbound is not None and one.outbound.auto is not None for one in config.domains.values()):
+        lines += [f"  DKIM records: posthof dkim -f {folder}"]
     lines += [
         f"  The queue:    posthof queue -f {folder} list",
         f"  Health:       http://{http}/readyz   http://{http}/metrics",
