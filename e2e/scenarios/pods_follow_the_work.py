@@ -1,6 +1,6 @@
 """Autoscaling without any other component: a backlog adds pods, an empty queue takes them away one by one, and a
-person can follow it; nothing is lost on the way. Then /scale is another's, and a scale of 0 is refused with the
-reason."""
+person can follow it; nothing is lost on the way. Then /scale is another's, a person's or an HPA's, and a scale of 0
+is refused with the reason."""
 
 from __future__ import annotations
 
@@ -62,12 +62,30 @@ def story(stage: Stage) -> None:
     stage.person("kubectl scale mta edge --replicas 2")
     stage.running(replicas=2)
     stage.expect(stage.condition("MTA", "edge", "ScalingActive").get("reason") == "Delegated", "it is not delegated")
+    out = stage.person("kubectl scale mta edge --replicas 0 2>&1 || true")
+    stage.expect("nobody would receive mail" in out, f"no reason is given: {out}")
     why = stage.refused(manifests.mta(spec={"replicas": 0}))
     stage.expect("nobody would receive mail" in why, f"no reason is given: {why}")
+
+    stage.step("an HPA is made, scales the MTA, and goes with the mode")
+    shared = manifests.on_many_nodes(spec={"autoscaling": {"mode": "HPA", "min": MAX, "max": MAX}})
+    del shared["spec"]["replicas"]  # it is the HPA's
+    stage.apply(shared)
+    stage.until("the HPA has written spec.replicas", lambda: asked(stage) == MAX, wanted=40)
+    stage.running(replicas=MAX)
+    told = stage.condition("MTA", "edge", "ScalingActive").get("reason")
+    stage.expect(told in ("Delegated", "ScalerFailed"), f"the HPA is not spoken of: {told}")  # it may lack metrics
+    stage.apply(manifests.on_many_nodes(replicas=1))
+    stage.until("the HPA is gone", lambda: stage.get("HorizontalPodAutoscaler", "edge", "autoscaling/v2") is None)
 
 
 def wanted(stage: Stage) -> int:
     found = stage.get("Deployment", "edge", "apps/v1")
+    return int(found["spec"]["replicas"]) if found else 0
+
+
+def asked(stage: Stage) -> int:
+    found = stage.get("MTA", "edge")
     return int(found["spec"]["replicas"]) if found else 0
 
 
