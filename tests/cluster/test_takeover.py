@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import smtplib
 import time
@@ -130,6 +131,27 @@ def test_a_container_that_starts_again_has_its_mail_at_once_and_a_reaped_worker_
     freed = time.monotonic() - begun
     with capsys.disabled():
         print(f"\n  after a restart {again:.1f} s, reaped {reaped:.1f} s, freed {freed:.1f} s (within 2 s each)")
+
+
+def test_a_restored_snapshot_starts_and_says_how_many_messages_may_repeat(pods: list[Pod], tmp_path: Path) -> None:
+    first = pods[0]
+    for n in range(MAILS):
+        first.send(f"u{n}@far.test")
+    copy = tmp_path / "restored"
+    shutil.copytree(first.volume, copy, symlinks=True)
+    told = first.run("spool", "check", str(copy / "spool"))
+    assert told.returncode == 0, told.stdout
+    assert f"any of the {MAILS} messages may have been sent since it was taken" in told.stdout
+    with Pod(tmp_path, name="edge-r", spool=copy) as restored:
+        restored.mount(restored.config(rules=(HOLD,)))
+        restored.start()
+        restored.until_ready()
+        restored.until(lambda: held(restored) == MAILS, "all of its mail")
+        restored.until(lambda: restored.events("taken_over"), "the words")
+        words = [one["detail"] for one in restored.events("taken_over")]
+        counted = sum(one["count"] for one in restored.events("taken_over"))
+        assert counted == MAILS
+        assert all("restored snapshot" in one for one in words)
 
 
 def command(pid: int) -> str:

@@ -262,6 +262,7 @@ def test_the_cache_is_bounded_and_the_rest_is_read_from_the_volume(tmp_path: Pat
                 await content(first.spool, stored[0].ref)
             assert first.spool.settle(stored[0].ref, done()) is None
             assert first.spool.stats()["late_settles"] == 1
+            assert first.spool.stats()["possible_duplicates"] == 0  # whoever has it now counts what it finds tried
 
     asyncio.run(main())
 
