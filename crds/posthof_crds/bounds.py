@@ -13,6 +13,7 @@ if at least one of these holds. All parts of a match must hold together, so one 
 4. `recipients` names domains: literal ones, or everything below one of two labels or more (`*.example.org`). Mail can
    then go nowhere else. `*`, `*.org` and `*example.org` are no names.
 5. `credentials` names SMTPCredentials, or any of them by `*`: the client has proven who it is.
+6. `certificates` names those that the listener's own CA has certified: the client has proven who it is.
 Senders and headers never bound anything: whoever connects writes them.
 Redirect sends to addresses the rule itself names, and Discard sends nothing: both are bounded by what they do.
 """
@@ -32,7 +33,7 @@ _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 def why_unbounded(match: Match, listeners: Sequence[Listener]) -> str:
     """ "" for a bounded match, else what each part lacks, as half a sentence."""
-    if match.workloads or match.credentials:
+    if match.workloads or match.credentials or match.certificates:
         return ""
     reasons: list[str] = []
     if match.clients:

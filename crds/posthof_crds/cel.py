@@ -195,7 +195,10 @@ _NARROW = (
     "(has(self.match.clients) && self.match.clients.size() > 0 && self.match.clients.all(c, !c.contains('/') || "
     "int(c.split('/')[1]) >= (c.contains(':') ? (c.startsWith('f') ? 7 : 16) : 8)))"
 )
-_PODS = "has(self.match.namespaces) || has(self.match.podSelector)"
+_PODS = (
+    "has(self.match.namespaces) || has(self.match.podSelector) || "
+    "has(self.match.certificates) && self.match.certificates.size() > 0"
+)
 _NAMED = (
     "(has(self.match.recipients) && self.match.recipients.size() > 0 && self.match.recipients.all(r, r != '<>' && "
     "(!r.contains('*') || r.lastIndexOf('@') > r.lastIndexOf('*') || "
@@ -527,6 +530,13 @@ RULES: dict[type[BaseModel], tuple[Rule, ...]] = {
         ),
     ),
     maildomain.DKIM: (_one_of("dkim-one", ("auto", "keyRefs"), "dkim"),),
+    tlscert.Dane: (
+        Rule(
+            "dane-one",
+            "!has(self.rfc2136) || !has(self.dnsEndpoint)",
+            "dane is published by rfc2136 or by dnsEndpoint. Remove one of them.",
+        ),
+    ),
     tlscert.PrivateKey: (
         Rule(
             "private-key-size",
@@ -535,6 +545,13 @@ RULES: dict[type[BaseModel], tuple[Rule, ...]] = {
         ),
     ),
     tlscert.TLSCertSpec: (
+        Rule(
+            "dane-staged",
+            "!has(self.dane) || !has(self.dane.mode) || self.dane.mode != 'Staged' || "
+            "(has(self.privateKey) && has(self.privateKey.rotationPolicy) && "
+            "self.privateKey.rotationPolicy == 'Staged')",
+            "dane.mode Staged needs the next key early. Write privateKey: {rotationPolicy: Staged}.",
+        ),
         Rule(
             "renew-before-duration",
             f"!has(self.renewBefore) || {seconds('self.renewBefore')} < "

@@ -155,6 +155,7 @@ def listener_of(listener: Listener) -> engine.Listener:
         port=listener.port,
         tls=engine.TLSMode(tls.mode) if tls else engine.TLSMode.OFF,
         certificates=tuple(ref.name for ref in tls.cert_refs) if tls else (),
+        client_ca=SecretRef(name=tls.client_ca.name, key=tls.client_ca.key) if tls and tls.client_ca else None,
         proxy_trusted=listener.proxy_protocol.trusted_cidrs if listener.proxy_protocol else (),
         xclient_trusted=listener.xclient.trusted_cidrs if listener.xclient else (),
         normalise_newlines=listener.bare_newlines == "Normalise",
@@ -344,6 +345,7 @@ def match_of(policy: RelayPolicy) -> engine.Match:
         clients=match.clients,
         workloads=(str(selection),) if selection else (),
         credentials=match.credentials,
+        certificates=match.certificates,
         senders=match.senders,
         recipients=match.recipients,
         headers=tuple(engine.HeaderMatch(name=h.name, pattern=h.pattern.casefold()) for h in match.headers),
@@ -370,6 +372,7 @@ def rule_of(policy: RelayPolicy, defaults: Defaults, base: Path) -> engine.Rule:
             addresses=action.addresses,
         ),
         tls=spec.tls,
+        client_certificate=spec.client_cert_ref.name if spec.client_cert_ref else "",
         egress=_egress_of(spec.egress, defaults.egress),
         **defaults.changed_by(given(spec.retry), given(spec.limits)),
     )

@@ -62,6 +62,13 @@ class SecretKeyRef(Part):
     """The key in its `data` or `stringData`."""
 
 
+class CertRef(Part):
+    """A certificate of the same folder (or namespace)."""
+
+    name: ObjectName
+    """The TLSCert's metadata.name."""
+
+
 class ConfigMapKeyRef(Part):
     """One key of a ConfigMap in the same folder (or namespace)."""
 

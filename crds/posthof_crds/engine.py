@@ -392,6 +392,7 @@ class Rule(Value, frozen=True, kw_only=True, omit_defaults=True):
     retry: Retry | None = None
     limits: DestinationLimits | None = None
     egress: Egress = Egress()
+    client_certificate: str = ""  # a name in EngineConfig.certificates: what sessions show of us
     is_foreign: bool = False
 
 

@@ -186,7 +186,7 @@ class _Assembly:
         found = self._domains(domains)
         ordered, selections = self._rules(rules)
         credentials = self._credentials(accounts, found, selections)
-        named, pairs, missing = self._certificates(certificates)
+        named, pairs, missing = self._certificates(certificates, ordered)
         config = msgspec.structs.replace(
             self._config(found, ordered, pairs), access=self._access(access), credentials=credentials
         )
@@ -195,6 +195,7 @@ class _Assembly:
             verdicts=self.verdicts,
             secrets=frozenset(
                 (
+                    *_client_cas(self.spec, self.namespace),
                     *_refs((rule for rule in ordered if rule.name not in self._keyless), pairs, found.values()),
                     *(
                         one.verifier
@@ -484,11 +485,12 @@ class _Assembly:
     # -- the house ---------------------------------------------------------------------------------------------------
 
     def _certificates(
-        self, parts: Mapping[str, Part]
+        self, parts: Mapping[str, Part], rules: Iterable[Rule]
     ) -> tuple[tuple[str, ...], dict[str, Certificate], tuple[str, ...]]:
-        """Names of those the listeners need, what is known of them, and names of those that are not there."""
+        """Names of those that are needed, what is known of them, and names of those that are not there."""
         needed = {ref.name for each in self.spec.listeners if each.tls for ref in each.tls.cert_refs}
         needed |= {ref.name for ref in self.spec.mta_sts.cert_refs} if self.spec.mta_sts else set()
+        needed |= {rule.client_certificate for rule in rules if rule.client_certificate}
         found: dict[str, Certificate] = {}
         missing: list[str] = []
         for name in sorted(needed):
@@ -512,7 +514,7 @@ class _Assembly:
             domains = dict(sorted({**domains, spec.hostname: _built_in(self.namespace, spec.hostname)}.items()))
         return msgspec.structs.replace(
             self.base,
-            listeners=tuple(_listener(each, spec, self.are_translated) for each in spec.listeners),
+            listeners=tuple(self._listener(each) for each in spec.listeners),
             spool=msgspec.structs.replace(self.base.spool, path=SPOOL),
             mail_root=MAIL_ROOT,
             state_dir=STATE_DIR,
@@ -526,6 +528,21 @@ class _Assembly:
             drain_settle=spec.drain.settle,
             egress=self.defaults.egress,
             user="",
+        )
+
+    def _listener(self, listener: Any) -> engine.Listener:
+        """As a pod binds it."""
+        is_kept = is_client_ip_preserved(listener, self.spec)
+        made = listener_of(listener)
+        ca = made.client_ca
+        if ca is not None:
+            ca = msgspec.structs.replace(ca, name=f"{self.namespace}/{ca.name}")
+        return msgspec.structs.replace(
+            made,
+            host="",
+            port=container_port(listener.port),
+            client_ca=ca,
+            client_ip_preserved=is_kept and (listener.role is ListenerRole.INTERNAL or not self.are_translated),
         )
 
     def _has_own_mailboxes(self, domain: Domain) -> bool:
@@ -583,14 +600,12 @@ def _refs(
         yield from secrets_of(certificate)
 
 
-def _listener(listener: Any, spec: MTASpec, are_translated: bool) -> engine.Listener:
-    is_kept = is_client_ip_preserved(listener, spec)
-    return msgspec.structs.replace(
-        listener_of(listener),
-        host="",
-        port=container_port(listener.port),
-        client_ip_preserved=is_kept and (listener.role is ListenerRole.INTERNAL or not are_translated),
-    )
+def _client_cas(spec: MTASpec, namespace: str) -> Iterator[SecretRef]:
+    """The CAs that clients' certificates are of: Secrets of the MTA's own namespace."""
+    for one in spec.listeners:
+        ca = one.tls.client_ca if one.tls else None
+        if ca is not None:
+            yield SecretRef(name=f"{namespace}/{ca.name}", key=ca.key)
 
 
 def is_client_ip_preserved(listener: Any, spec: MTASpec) -> bool:

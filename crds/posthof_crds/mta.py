@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from posthof_crds import engine
 from posthof_crds.allowed import AllowedNamespace
 from posthof_crds.autoscaling import Autoscaling, not_zero
-from posthof_crds.core import Resource
+from posthof_crds.core import CertRef, Resource, SecretKeyRef
 from posthof_crds.delivery import DestinationLimits, Retry, Timeouts
 from posthof_crds.engine import ListenerRole
 from posthof_crds.fields import (
@@ -48,13 +48,6 @@ Mechanism = Literal["PLAIN", "LOGIN", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"]
 DEFAULT_MECHANISMS: tuple[Mechanism, ...] = ("SCRAM-SHA-256", "PLAIN", "LOGIN")
 
 
-class CertRef(Part):
-    """A certificate of a listener."""
-
-    name: ObjectName
-    """The TLSCert's metadata.name."""
-
-
 class ListenerTLS(Part):
     """TLS of one listener. Left out: the listener speaks plain SMTP only."""
 
@@ -64,6 +57,12 @@ class ListenerTLS(Part):
 
     cert_refs: Annotated[tuple[CertRef, ...], Field(min_length=1, max_length=32)]
     """The TLSCerts to present; the client's SNI chooses among them, the first is for clients without SNI."""
+
+    client_ca: SecretKeyRef | None = None
+    """A key of a Secret with CA certificates (PEM). Clients are then asked for a certificate; one of these CAs proves
+    their name, which RelayPolicies match (`match.certificates`) and AUTH EXTERNAL uses. A client without one is taken
+    as before, one whose certificate does not hold is not: not for listeners of role MX, where strangers show
+    anything. Default: nobody is asked."""
 
 
 class ProxyProtocol(Part):

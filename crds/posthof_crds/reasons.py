@@ -142,6 +142,7 @@ class Reason(enum.StrEnum):
     REVOKED = "Revoked"
 
     # TLSCert
+    KEY_WAITS = "KeyWaits"
     ISSUED = "Issued"
     ISSUING = "Issuing"
     RENEWING = "Renewing"
@@ -245,6 +246,7 @@ MEANINGS: dict[Reason, str] = {
     Reason.RECORDS_UNKNOWN: "What to expect is not known: the MTA says no egress.addresses, or has no address yet.",
     Reason.RESOLVER_FAILED: "DNS did not answer; it is asked again.",
     Reason.NOT_CHECKED: "DNS has not been asked, because no MTA accepts the domain.",
+    Reason.KEY_WAITS: "The next key waits until its TLSA records have stood for two TTLs.",
     Reason.ISSUED: "The certificate is valid, for these names, and in its Secret.",
     Reason.ISSUING: "The first certificate is being made.",
     Reason.RENEWING: "A certificate is there, and its successor is being made.",
@@ -274,6 +276,7 @@ _TROUBLE = (
     Reason.ISSUER_FAILED,
     Reason.CERT_MANAGER_MISSING,
     Reason.CHALLENGE_FAILED,
+    Reason.KEY_WAITS,
     Reason.RATE_LIMITED,
     Reason.APPROVAL_PENDING,
     Reason.SECRET_TAKEN,

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from posthof_crds import accesspolicy, bounds, core, fields, fleet, mailboxes, patterns, tenancy
+from posthof_crds import bounds, core, fields, fleet, mailboxes, patterns, tenancy
 from posthof_crds.load import KINDS
 from posthof_crds.mistakes import bare, words
 from posthof_crds.reasons import CONDITIONS, MEANINGS
@@ -33,7 +33,6 @@ _MORE: dict[str, tuple[tuple[str, str | None, int], ...]] = {
         ("When the addresses of clients count", fleet.is_client_ip_preserved.__doc__, 1),
     ),
     "RelayPolicy": (("When a rule may let mail out", bounds.__doc__, 2),),
-    "AccessPolicy": (("How mail is judged", accesspolicy.__doc__, 0),),
     "MailDomain": (("Who a name is", mailboxes.__doc__, 2),),
 }  # title, text, and how many of its paragraphs are about the source
 

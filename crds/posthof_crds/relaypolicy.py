@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from posthof_crds.core import MTARef, Resource
+from posthof_crds.core import CertRef, MTARef, Resource
 from posthof_crds.delivery import Auth, DestinationLimits, Egress, NextHop, Retry
 from posthof_crds.engine import ActionKind, ListenerRole, TLSLevel
 from posthof_crds.fields import Address, Int, Line, Network, Part, Pattern, wrong
@@ -19,6 +19,7 @@ from posthof_crds.selectors import LabelSelector
 
 _STATUS = re.compile(r"[45]\.\d{1,3}\.\d{1,3}")
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_CERTIFICATE = re.compile(r"(\*\.)?([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)+[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _HEADER = re.compile(r"[!-9;-~]{1,76}")
 
 
@@ -49,6 +50,16 @@ def _is_credential(value: str) -> str:
 CredentialName = Annotated[str, AfterValidator(_is_credential), Field(max_length=253)]
 
 
+def _is_certificate_name(value: str) -> str:
+    lowered = value.lower().rstrip(".")
+    if not _CERTIFICATE.fullmatch(lowered):
+        raise wrong(f"{value!r} is not a DNS name", "Write relay.example.org, or *.example.org for one label.")
+    return lowered
+
+
+CertificateName = Annotated[str, AfterValidator(_is_certificate_name), Field(max_length=253)]
+
+
 class HeaderMatch(Part):
     """A header field's value. Headers are known only after DATA, so such a rule decides then, for the whole
     message."""
@@ -72,6 +83,10 @@ class Match(Part):
     """SMTPCredentials of this namespace (in files: of the folder) that the client has logged in as, by metadata.name.
     `*`: any, in the MTA's own namespace also those of others. Who has logged in may write to everybody, by Direct,
     where no rule says otherwise."""
+
+    certificates: Annotated[tuple[CertificateName, ...], Field(max_length=1000)] = ()
+    """DNS names in the client's certificate, proven by the listener's `tls.clientCa`: relay.example.org, or
+    *.relays.example.org for one label. Relaying by certificate (mutual TLS) needs no password and no address."""
 
     clients: Annotated[tuple[Network, ...], Field(max_length=10_000)] = ()
     """Networks of the client, such as 192.0.2.0/24. Compared with the peer's address, or the one a trusted balancer
@@ -174,6 +189,10 @@ class RelayPolicySpec(Part):
     certificate that is valid for the host's name (RFC 9525). DANE: TLSA records (RFC 7672) or no mail; needs a
     resolver that validates. MTASTS: an MTA-STS policy (RFC 8461) or no mail; only for Direct. What is not met is
     tried again, and told in the log and in `posthof queue`."""
+
+    client_cert_ref: CertRef | None = None
+    """The TLSCert that its sessions show where the host asks for a client certificate (mutual TLS), as a login or
+    beside one. In a cluster it is the MTA's, so only policies of the MTA's own namespace may name one."""
 
     retry: Retry = Retry()
     """When mail of this rule is tried again. What is left out is the MTA's value."""

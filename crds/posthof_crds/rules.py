@@ -100,6 +100,9 @@ def _listeners(manifests: Manifests, declared: Declared) -> Iterator[Found]:
             yield from _listener(entry, listener, listeners[:n], here)
             for k, ref in enumerate(listener.tls.cert_refs if listener.tls else ()):
                 yield from _named(entry, (*here, "tls", "certRefs", k, "name"), ref.name, declared)
+            ca = listener.tls.client_ca if listener.tls else None
+            if ca is not None:
+                yield from _secret_keys(manifests, declared, entry, (*here, "tls", "clientCa"), ca.name, ca.key)
             if _overlap(listener.address, listener.port, http.address, http.port):
                 what = f"port {http.port} is the port of listener {listener.name}"
                 yield Found(entry.document.problem(("spec", "http", "port"), what, "Use another port, such as 8025."))
@@ -108,7 +111,7 @@ def _listeners(manifests: Manifests, declared: Declared) -> Iterator[Found]:
             yield from _named(entry, ("spec", "mtaSts", "certRefs", k, "name"), ref.name, declared)
 
 
-def _named(entry: Entry[MTA], at: FieldPath, name: str, declared: Declared) -> Iterator[Found]:
+def _named(entry: Entry[Any], at: FieldPath, name: str, declared: Declared) -> Iterator[Found]:
     """A TLSCert that is named is there."""
     if ("TLSCert", name) not in declared:
         known = sorted(one for kind, one in declared if kind == "TLSCert")
@@ -404,6 +407,8 @@ def _policies(manifests: Manifests, declared: Declared) -> Iterator[Found]:
                 what = f"{field} never holds on one machine: a client's pod is known only in a cluster"
                 instead = "Write match.clients, or leave the rule to the cluster."
                 yield Found(document.problem(("spec", "match", field), what, instead), True)
+        if spec.client_cert_ref is not None:
+            yield from _named(entry, ("spec", "clientCertRef", "name"), spec.client_cert_ref.name, declared)
         auth = spec.action.auth
         if auth is not None:
             at = ("spec", "action", "auth", "secretName")

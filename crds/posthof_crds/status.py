@@ -338,6 +338,25 @@ class ServedBy(Part):
     """The serial number of the certificate that its clients see."""
 
 
+class TLSARecord(Part):
+    """A TLSA record."""
+
+    name: Word
+    """Its name, such as _25._tcp.mx.example.org."""
+
+    text: Word
+    """Its data, such as 3 1 1 and the SHA-256 of a key."""
+
+    key: Word
+    """Whose: current, next, or old."""
+
+    seen: Moment | None = None
+    """Since when every authoritative server shows it."""
+
+    until: Moment | None = None
+    """Of an old key: when it may go, if all pods serve the new key."""
+
+
 class TLSCertStatus(Status):
     """How the certificate is."""
 
@@ -370,6 +389,9 @@ class TLSCertStatus(Status):
 
     next_attempt: Moment | None = None
     """When it is tried again."""
+
+    tlsa: Annotated[tuple[TLSARecord, ...], Field(max_length=2000)] | None = None
+    """With dane.mode Staged: the TLSA records that there shall be."""
 
     next_key: Word | None = None
     """Of the key that the next certificate will have: SHA-256 of its public half (SPKI), in hex. A TLSA record

@@ -94,6 +94,8 @@ def refuse_rule(part: Part, rule: Rule, allowed: Allowance) -> Refusal | None:
         )
     if rule.egress.helo:
         return Refusal(Reason.NOT_ALLOWED, "The name at EHLO is the MTA's to say. Remove spec.egress.")
+    if rule.client_certificate:
+        return Refusal(Reason.NOT_ALLOWED, "The MTA's certificates are not yours to show. Remove spec.clientCertRef.")
     if rule.action.kind is ActionKind.DIRECT and not allowed.has_any_hop:
         return Refusal(
             Reason.NEXT_HOP_NOT_ALLOWED,

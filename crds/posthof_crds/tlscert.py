@@ -19,6 +19,7 @@ from posthof_crds.fields import (
     Address,
     Duration,
     FilePath,
+    Int,
     ObjectName,
     Part,
     RemotePort,
@@ -246,6 +247,35 @@ class RenewalWindow(Part):
     """How long it lasts; it may reach into the next day."""
 
 
+class Dane(Part):
+    """TLSA records of the names (RFC 7672), and how a new key follows them."""
+
+    mode: Literal["Off", "Staged"] = "Off"
+    """Staged: for the present key and for the next one there are TLSA records `3 1 1` (RFC 7671 section 8.1), and a
+    certificate with the next key is made only when every authoritative server of the zone has shown its record for two
+    TTLs; the old record goes when all pods serve the new key and two TTLs more have passed. It needs
+    `privateKey.rotationPolicy: Staged`, and a zone that is signed. Off: no record is looked at."""
+
+    ports: Annotated[tuple[RemotePort, ...], Field(min_length=1, max_length=8)] = (25,)
+    """The ports that have records: `_25._tcp.` before each of dnsNames."""
+
+    ttl: Annotated[Int, Field(ge=30, le=86400)] = 3600
+    """TTL of the records, in seconds: what is published gets it, and what you publish should have it at most."""
+
+    rfc2136: RFC2136 | None = None
+    """Publish them by dynamic updates. Its own `ttl` says nothing here."""
+
+    dns_endpoint: DNSEndpoint | None = None
+    """Publish them by a DNSEndpoint object for ExternalDNS. Neither this nor rfc2136: `status.tlsa` shows what to
+    publish."""
+
+    @model_validator(mode="after")
+    def _at_most_one(self) -> Self:
+        if self.rfc2136 is not None and self.dns_endpoint is not None:
+            raise wrong("dane is published by rfc2136 or by dnsEndpoint, and both are there", "Remove one of them.")
+        return self
+
+
 class TLSCertSpec(Part):
     """A certificate."""
 
@@ -269,6 +299,15 @@ class TLSCertSpec(Part):
 
     private_key: PrivateKey = PrivateKey()
     """The key of a certificate that is made."""
+
+    dane: Dane = Dane()
+    """In a cluster: TLSA records that go before the key."""
+
+    @model_validator(mode="after")
+    def _staged(self) -> Self:
+        if self.dane.mode == "Staged" and self.private_key.rotation_policy != "Staged":
+            raise wrong("dane.mode Staged needs the next key early", "Write privateKey: {rotationPolicy: Staged}.")
+        return self
 
     @model_validator(mode="after")
     def _renewal(self) -> Self:

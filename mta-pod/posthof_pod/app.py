@@ -48,7 +48,7 @@ from posthof_pod.deliver.connection import Connection, Unreachable
 from posthof_pod.deliver.maildir import MaildirDelivery
 from posthof_pod.deliver.outbound import OutboundTLS
 from posthof_pod.deliver.pool import Pool
-from posthof_pod.deliver.tls import ClientTLS
+from posthof_pod.deliver.tls import ClientPair, ClientTLS
 from posthof_pod.listen.native import NativeListener
 from posthof_pod.listen.networks import client_key
 from posthof_pod.listen.reception import Listening
@@ -116,6 +116,7 @@ class Worker:
         self.ended: asyncio.Future[int] = self.loop.create_future()
         self.listeners: dict[SocketInfo, Listening] = {}
         self.contexts: dict[str, ssl.SSLContext] = {}
+        self.pairs: dict[str, tuple[bytes, bytes]] = {}  # chain and key, by TLSCert
         self.secrets = Secrets()
         self.pods: dict[str, tuple[str, ...]] = {}
         self.members = Members()
@@ -196,7 +197,7 @@ class Worker:
 
     async def _begin(self, config: EngineConfig, contexts: dict[str, ssl.SSLContext], swap: Swap) -> None:
         """The parts, in the order of a message's trip."""
-        self.contexts, self.secrets = contexts, Secrets(swap.secrets)
+        self.contexts, self.secrets, self.pairs = contexts, Secrets(swap.secrets), swap.certificates
         events = self.events
         self.resolution = self._resolution(config)
         maildirs = MaildirDelivery(config.mail_root, config.hostname)
@@ -264,7 +265,7 @@ class Worker:
         if any(getattr(config, name) != getattr(mta.config, name) for name in _RESOLVES):
             self.resolution = self._resolution(config)
             mta.pool.resolver = self.resolution.resolver
-        self.contexts, self.secrets = contexts, Secrets(swap.secrets)
+        self.contexts, self.secrets, self.pairs = contexts, Secrets(swap.secrets), swap.certificates
         self._know_accounts(config, swap)
         self._sign_with(config)
         mta.config, mta.admission, self.gate.admission = config, admission, admission
@@ -278,7 +279,7 @@ class Worker:
 
     def _take_keys(self, config: EngineConfig, contexts: dict[str, ssl.SSLContext], swap: Swap) -> None:
         """Other keys for the same configuration: new sessions get the new certificates, open ones notice nothing."""
-        self.contexts, self.secrets = contexts, Secrets(swap.secrets)
+        self.contexts, self.secrets, self.pairs = contexts, Secrets(swap.secrets), swap.certificates
         self._know_accounts(config, swap)
         self._sign_with(config)
         self._swap_listeners(config)
@@ -457,6 +458,7 @@ class Worker:
                 timeouts=config.timeouts,
                 tls=self._client_tls,
                 auth=self._credentials(destination),
+                pair=self._client_pair(destination),
             )
         except Unreachable as error:
             self.outbound.refused(host, destination, error)
@@ -472,6 +474,16 @@ class Worker:
             is_keeping=True,
             watch=self.outbound,
         )
+
+    def _client_pair(self, destination: Destination) -> ClientPair | None:
+        """What the sessions of a rule show where the host asks for a certificate."""
+        name = destination.client_certificate
+        if not name:
+            return None
+        found = self.pairs.get(name)
+        if found is None:  # in a cluster it may come later than the rule that names it
+            raise Temporary(NO_LOGIN, f"TLSCert {name} has no certificate yet")
+        return ClientPair(*found)
 
     def _credentials(self, destination: Destination) -> Credentials | None:
         username, password = destination.username, destination.password

@@ -186,6 +186,7 @@ class Destination(msgspec.Struct, frozen=True):
     limits: DestinationLimits = DestinationLimits()
     retry: Retry = Retry()
     rule: str = ""  # the RelayPolicy, "" = MailDomain or built-in
+    client_certificate: str = ""  # the TLSCert that its sessions show, "" = none
     requires_tls: bool = False  # mail with REQUIRETLS (RFC 8689): authenticated hosts that take it over, or nobody
 
 

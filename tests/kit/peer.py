@@ -100,6 +100,7 @@ class Peer:
         path: Path | None = None,
         certificate: tuple[Path, Path] | None = None,
         implicit_tls: bool = False,
+        client_ca: Path | None = None,
         password: tuple[str, str] | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
@@ -122,6 +123,9 @@ class Peer:
         if certificate:
             self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self._context.load_cert_chain(*certificate)
+        if self._context and client_ca:  # only clients with a certificate of this CA
+            self._context.load_verify_locations(client_ca)
+            self._context.verify_mode = ssl.CERT_REQUIRED
         if path is None:
             self._listener = socket.create_server((host, port), backlog=256)
             self.port: int = self._listener.getsockname()[1]

@@ -86,7 +86,7 @@ class Admission:
         self.routes = Routes(self.policy)
         self.recipients = Recipients(self.policy, callout=callout, is_own=is_own, returns=returns)
         self._unasked = Recipients(self.policy, is_own=is_own)  # for our own mail: the next hop itself will say no
-        self._by_domain: dict[tuple[str, str, str, str, str], str] = {}
+        self._by_domain: dict[tuple[str, str, str, str, str, tuple[str, ...]], str] = {}
         """Role, client, sender, domain, credential -> the rule."""
         self._ways: dict[tuple[str, str, str, str, str, bool, str], Destination] = {}
         self._hops = {listener.name: listener.limits.hops for listener in config.listeners}
@@ -110,13 +110,13 @@ class Admission:
         role, client = session.role, session.vouched
         domain = address[address.rfind("@") + 1 :]
         credential = session.credential
-        key = (role, client, sender if self._uses_senders else "", domain, credential)
+        key = (role, client, sender if self._uses_senders else "", domain, credential, session.proven)
         rule = self._by_domain.get(key)
         if rule is not None:
             if parameters is NO_RECIPIENT_PARAMETERS:
                 return (Recipient(address, rule),)
             return (Recipient(address, rule, int(parameters.notify), parameters.orcpt),)
-        facts = Facts(role, client, sender, address, credential=credential)
+        facts = Facts(role, client, sender, address, credential=credential, certificate=session.proven)
         answer = self.recipients.resolve(facts, int(parameters.notify), parameters.orcpt)
         if (
             isinstance(answer, tuple)
@@ -204,7 +204,14 @@ class Admission:
 
     async def _finish(self, mail: Incoming, head: bytes, recipients: tuple[Recipient, ...]) -> Answer:
         session = mail.session
-        facts = Facts(session.role, session.vouched, mail.sender, "", credential=session.credential)
+        facts = Facts(
+            session.role,
+            session.vouched,
+            mail.sender,
+            "",
+            credential=session.credential,
+            certificate=session.proven,
+        )
         answer = self.recipients.finish(facts, recipients, headers_of(head, self.policy.header_names))
         return answer if isinstance(answer, Reply | tuple) else await answer
 
@@ -264,6 +271,7 @@ class Admission:
             mail.has_binary,
             session.credential,
             _REQUIRED if parameters.requiretls else (_OPTIONAL if scan.has_tls_optional else 0),
+            " ".join(session.proven) if session.proven else "",
         )
         return envelope, trace
 

@@ -62,6 +62,7 @@ class Facts(NamedTuple):
     origin: Origin = Origin.CLIENT
     is_forwarded: bool = False  # the target of an alias or a Redirect of ours
     credential: str = ""  # the SMTPCredential the client has proven to be, "" = none
+    certificate: tuple[str, ...] = ()  # DNS names of the client's certificate, verified
 
     @property
     def is_ours(self) -> bool:
@@ -100,6 +101,7 @@ class Part(enum.IntEnum):
     BOUNDS = 8  # a rule that lets mail out to anybody, or for anybody
     WORKLOADS = 9
     CREDENTIALS = 10
+    CERTIFICATES = 11
 
 
 class Asked(NamedTuple):
@@ -130,6 +132,7 @@ class _Subject(NamedTuple):
 class _CompiledRule:
     __slots__ = (
         "bit",
+        "certificates",
         "credentials",
         "headers",
         "is_about_clients",
@@ -154,7 +157,8 @@ class _CompiledRule:
         self.bit = 1 << 2 * order if match.clients else 0
         self.pods_bit = 2 << 2 * order if match.workloads else 0
         self.credentials = frozenset(match.credentials)
-        self.is_about_clients = bool(self.roles or self.bit or self.pods_bit or self.credentials)
+        self.certificates = match.certificates
+        self.is_about_clients = bool(self.roles or self.bit or self.pods_bit or self.credentials or self.certificates)
         self.trusts_us = self.lets_out and not rule.is_foreign  # our own mail need not come from its clients
         self.senders = patterns.AddressSet(match.senders) if match.senders else None
         self.recipients = patterns.AddressSet(match.recipients) if match.recipients else None
@@ -183,6 +187,8 @@ class _CompiledRule:
                 return Part.WORKLOADS
             if self.credentials and (is_ours or not _is_one_of(subject.facts.credential, self.credentials)):
                 return Part.CREDENTIALS
+            if self.certificates and (is_ours or not _is_certified(subject.facts.certificate, self.certificates)):
+                return Part.CERTIFICATES
         if self.senders is not None and not self.senders.matches(*subject.sender):
             return Part.SENDERS
         return self._headers_fail(subject.facts.headers) if self.headers else Part.ALL
@@ -456,6 +462,15 @@ def _address(client: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | Non
     return mapped or address
 
 
+def _is_certified(names_: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Whether one of a certificate's names is wanted; `*.` stands for exactly one label (RFC 9525 6.3)."""
+    return any(
+        name == one or (one.startswith("*.") and name.partition(".")[2] == one[2:])
+        for name in names_
+        for one in wanted
+    )
+
+
 def _vouches(listener: Listener) -> bool:
     """Whether the addresses that a listener sees are its clients' own (crds.md rule 6)."""
     return listener.client_ip_preserved or listener.role is ListenerRole.INTERNAL
@@ -483,6 +498,10 @@ def _why(each: _CompiledRule, part: Part, subject: _Subject, doubted: str) -> st
             f"the client logged in as {facts.credential}, not" if facts.credential else "nobody logged in, wanted is"
         )
         return mine if subject.is_ours else f"{came} {_some(match.credentials)}"
+    if part is Part.CERTIFICATES:
+        came = f"the client's certificate is for {_some(facts.certificate)}, not" if facts.certificate else ""
+        came = came or "the client showed no certificate, wanted is"
+        return mine if subject.is_ours else f"{came} {_some(match.certificates)}"
     if part is Part.SENDERS:
         return f"the sender {facts.sender or '<>'} is none of {_some(match.senders)}"
     if part is Part.HEADERS:

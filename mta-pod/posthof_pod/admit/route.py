@@ -86,6 +86,7 @@ class Routes:
             origin=Origin(envelope.origin),
             is_forwarded=is_forwarded,
             credential=envelope.credential,
+            certificate=tuple(envelope.certificate.split()) if envelope.certificate else (),
         )
         return self._policy.way_out(facts, recipient.rule)
 
@@ -148,6 +149,7 @@ def _by_rule(rule: Rule, domain: str, config: EngineConfig) -> Destination:
         hops=action.hops,
         tls=rule.tls,
         egress=_egress(rule.egress, config.egress),
+        client_certificate=rule.client_certificate,
         username=action.username,
         password=action.password,
         limits=rule.limits or config.limits,

@@ -34,6 +34,7 @@ from posthof_pod.listen.reception import (
 )
 from posthof_pod.listen.steps import PENDING, run
 from posthof_pod.listen.timers import Wheel
+from posthof_pod.listen.tls import proven_names
 from posthof_pod.outbox import outbox_of
 from posthof_pod.replies import Reply
 from posthof_pod.smtp.server import Dialogue, Gate, Request
@@ -310,6 +311,8 @@ class Connection(asyncio.Protocol):
             self.abort(f"TLS handshake: {result}")
             return
         self._transport = cast(asyncio.Transport, result)
+        dialogue.session.certificate = self._transport.get_extra_info("peercert") or {}
+        dialogue.session.proven = proven_names(dialogue.session.certificate)
         greeting = dialogue.tls_started(cipher_of(self._transport))
         self._begin_talk(dialogue, dialogue.greet() if is_first else greeting)
 

@@ -2,7 +2,7 @@
 
 Rules
 - TLS 1.2 and above, no renegotiation, no compression (RFC 8996, RFC 9325); opportunistic peers get what OpenSSL's
-  level allows. Nothing is asked of the client.
+  level allows. Nothing is asked of the client, unless there are CAs whose certificates it may show.
 - A context holds one pair of each key type (RSA beside ECDSA). Several certificates: the one whose names match the
   server name the client asks for (SNI) serves it, else the first.
 - Key bytes touch no disk: OpenSSL wants a path, so it gets one of a file in memory.
@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Pair(NamedTuple):
@@ -37,9 +37,16 @@ class BadPair(Exception):
     """A chain or key that OpenSSL does not take. The text names no key material."""
 
 
-def server_context(certificates: Sequence[Certificate]) -> ssl.SSLContext:
-    """One context that serves all of `certificates` (one at least). Raises BadPair."""
+def server_context(certificates: Sequence[Certificate], client_ca: bytes = b"") -> ssl.SSLContext:
+    """One context that serves all of `certificates` (one at least). Raises BadPair. `client_ca`: CA certificates
+    (PEM); clients are asked for a certificate of one of them, and need not have one."""
     contexts = [(certificate.names, _context(certificate.pairs)) for certificate in certificates]
+    for _, context in contexts if client_ca else ():
+        try:
+            context.load_verify_locations(cadata=client_ca.decode("ascii"))
+        except (ssl.SSLError, ValueError) as error:
+            raise BadPair(f"the CA certificates for clients cannot be read: {error}") from None
+        context.verify_mode = ssl.CERT_OPTIONAL
     first = contexts[0][1]
     if len(contexts) > 1:
         _serve_by_name(first, contexts)
@@ -148,3 +155,16 @@ def expires(chain: bytes) -> float:
     from cryptography import x509
 
     return x509.load_pem_x509_certificate(chain).not_valid_after_utc.timestamp()
+
+
+MOST_NAMES = 16
+
+
+def proven_names(certificate: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """The DNS names of a client's certificate that OpenSSL has verified (ssl.getpeercert), lower case; () for none.
+    A wildcard names no host. What holds a space or is no ASCII is left out: names are kept in one text."""
+    entries = (certificate or {}).get("subjectAltName", ())
+    names = [str(value).lower().rstrip(".") for kind, value in entries if kind == "DNS"]
+    return tuple(name for name in names if name.isascii() and name.isprintable() and not set(name) & {" ", "*"})[
+        :MOST_NAMES
+    ]

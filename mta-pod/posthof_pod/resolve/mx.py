@@ -368,6 +368,8 @@ def site_key(destination: Destination, ranks: Sequence[Sequence[Target]], tls: s
         parts.append(f"rule={destination.rule}")
     if egress.ipv4 or egress.ipv6 or egress.helo:
         parts.append(f"from={egress.ipv4},{egress.ipv6},{egress.helo}")
+    if destination.client_certificate:
+        parts.append(f"cert={destination.client_certificate}")
     if destination.username is not None:
         parts.append(f"auth={destination.username.name}/{destination.username.key}")
     return " ".join(parts)

@@ -35,6 +35,7 @@ class Session:
         "helo",
         "is_extended",
         "listener",
+        "proven",
         "role",
         "tls",
         "user",
@@ -54,6 +55,7 @@ class Session:
         self.vouched = client  # `client` where rules may believe it; "" where it may be a node's
         self.credential = ""  # the SMTPCredential it has proven to be, "" = nobody has logged in
         self.user = ""  # the name it logged in with, where that SMTPCredential stands for many; else ""
+        self.proven: tuple[str, ...] = ()  # DNS names in it
         self.certificate: dict[str, Any] = {}  # a verified client certificate, as ssl.getpeercert has it
 
     def protocol(self, *, smtputf8: bool = False) -> str:
