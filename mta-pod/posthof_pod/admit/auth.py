@@ -11,14 +11,14 @@ Rules
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from posthof_crds.engine import Access, EngineConfig
 from posthof_pod import fields
 from posthof_pod.admit import trust
 from posthof_pod.mailauth import results
-from posthof_pod.mailauth.canon import Body
+from posthof_pod.mailauth.canon import Body, Field
 from posthof_pod.mailauth.canon import fields as parts
 from posthof_pod.mailauth.dmarc.row import Failure, Row
 from posthof_pod.mailauth.dns import Lookup
@@ -120,11 +120,22 @@ class SenderCheck:
         return any(address in network for network in self._trusted)
 
     def _clean(self, mail: Incoming, question: trust.Question) -> None:
-        """Content on the disk went through a Strainer, which has done it."""
-        content = mail.body
-        if not isinstance(content, bytes):
-            return
-        kept = results.without_ours(question.head, question.fields, self.hostname)
-        if kept is not question.head:
-            mail.body = kept + content[len(question.head) :]
-            mail.size = len(mail.body)
+        clean(mail, question.head, question.fields, self.hostname)
+
+
+def clean_submission(mail: Incoming, hostname: str) -> None:
+    """A client that has logged in may write anything but our results."""
+    head = mail.header_block()
+    if results.NAME in head.lower():
+        clean(mail, head, parts(head), hostname)
+
+
+def clean(mail: Incoming, head: bytes, fields_: Sequence[Field], hostname: str) -> None:
+    """Foreign results with our name leave the content. What is on the disk went through a Strainer, which did it."""
+    content = mail.body
+    if not isinstance(content, bytes):
+        return
+    kept = results.without_ours(head, fields_, hostname)
+    if kept is not head:
+        mail.body = kept + content[len(head) :]
+        mail.size = len(mail.body)

@@ -76,6 +76,6 @@ class HouseGate:
 
     def blob(self, session: Session, /) -> BodySink:
         blob = self._store.blob()
-        if self._admission.checks_senders(session):
+        if session.credential or self._admission.checks_senders(session):
             blob.strainer = Strainer(self._admission.config.hostname)
         return blob

@@ -18,7 +18,7 @@ import msgspec
 from posthof_crds import names
 from posthof_crds.engine import SUBMISSION, ActionKind, EngineConfig, ListenerRole
 from posthof_pod.admit import headers
-from posthof_pod.admit.auth import SenderCheck, is_this_machine
+from posthof_pod.admit.auth import SenderCheck, clean_submission, is_this_machine
 from posthof_pod.admit.newcomers import Newcomers
 from posthof_pod.admit.policy import CompiledPolicy, Facts, Pods, headers_of
 from posthof_pod.admit.recipients import Answer, Asker, Recipients, Returning, is_never_own
@@ -162,6 +162,8 @@ class Admission:
         of mail from the world, who has sent it."""
         if self._senders is not None and self.checks_senders(mail.session):
             return self._judge_sender(mail, self._senders)
+        if mail.session.credential:
+            clean_submission(mail, self.config.hostname)
         return self._judge(mail)
 
     def checks_senders(self, session: Session) -> bool:
