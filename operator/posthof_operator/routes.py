@@ -6,6 +6,7 @@ from costs one look at a memo (assembly.py).
 
 from __future__ import annotations
 
+from posthof_operator.owned import domain_of, owned
 from posthof_operator.resources import MTA_LABEL, Key
 from posthof_operator.store import Change
 from posthof_operator.world import World
@@ -83,13 +84,19 @@ def _wake_config(world: World, key: Key, is_meant: bool) -> None:
 def _wake_signers(world: World, key: Key, is_meant: bool) -> None:
     """A key's phase says whether pods may sign with it, and its MailDomain tells of it."""
     if key.kind == "DKIMKey":
-        for room in ("dkim-domains", "dns"):
-            for domain in list(world.store.keys("MailDomain", key.namespace)) if room in world.rooms else ():
-                world.enqueue(domain, TOGETHER, room=room)
+        raw = world.store.get(key)
+        if raw is not None:
+            domain = Key("MailDomain", key.namespace, domain_of(raw))
+            for room in ("dkim-domains", "dns"):
+                if room in world.rooms:
+                    world.enqueue(domain, TOGETHER, room=room)
+        elif "dkim-domains" in world.rooms:  # gone: its MailDomain may want another
+            for domain in list(world.store.keys("MailDomain", key.namespace)):
+                world.enqueue(domain, TOGETHER, room="dkim-domains")
         if not is_meant:
             world.enqueue_all("MTA", TOGETHER)
     elif is_meant:
-        for each in list(world.store.keys("DKIMKey", key.namespace)):
+        for each in owned(world.store).of(key.namespace, key.name):
             world.enqueue(each, TOGETHER)
 
 

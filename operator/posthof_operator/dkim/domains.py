@@ -21,6 +21,7 @@ from posthof_operator.api import ApiError
 from posthof_operator.dkim import told
 from posthof_operator.dkim.keys import Change, withdraw
 from posthof_operator.dkim.told import Row
+from posthof_operator.owned import owned
 from posthof_operator.resources import GROUP, MANAGED_BY, MANAGER, PAUSED, RESOURCES, Key, Raw, owner_reference
 from posthof_operator.telling import Voice, tell
 from posthof_operator.world import Requeue, World
@@ -50,17 +51,14 @@ class Domains:
             return None
         if PAUSED in (raw["metadata"].get("annotations") or {}):
             return None
+        keys = {each.name: world.store.get(each) for each in owned(world.store).of(key.namespace, key.name)}
+        own = {name: one for name, one in keys.items() if one is not None}
+        is_asked = bool(((raw.get("spec") or {}).get("outbound") or {}).get("dkim"))
+        if not own and not is_asked and "dkim" not in (raw.get("status") or {}):
+            return None  # nearly all of ten thousand: not even read
         model, flaws = read("MailDomain", raw)
         if not isinstance(model, MailDomain) or flaws:
             return None  # the other rooms say so
-        keys = {each.name: world.store.get(each) for each in world.store.keys("DKIMKey", key.namespace)}
-        own = {
-            name: one
-            for name, one in keys.items()
-            if one is not None and one["spec"].get("domainRef", {}).get("name") == key.name
-        }
-        if not own and model.spec.outbound.dkim is None and "dkim" not in (raw.get("status") or {}):
-            return None  # nearly all of ten thousand
         made = [_held(one) for one in own.values() if (one["metadata"].get("labels") or {}).get(MADE_FOR) == key.name]
         auto = _auto(model)
         now = world.now()
@@ -97,7 +95,9 @@ class Domains:
     async def _drop(self, step: Drop, key: Key, there: Raw, model: MailDomain, world: World) -> bool:
         name = dkim.name_of(there["spec"]["selector"], model.spec.domain)
         try:
-            await withdraw(key.namespace, model, Record(name, "TXT", dkim.REVOKED), world, self._remove)
+            shown = str(((there.get("status") or {}).get("record") or {}).get("expected") or dkim.REVOKED)
+            records = [Record(name, "TXT", text) for text in dict.fromkeys((dkim.REVOKED, shown))]
+            await withdraw(key.namespace, model, records, world, self._remove)
             await world.api.delete(Key("DKIMKey", key.namespace, step.name), uid=there["metadata"]["uid"])
         except (Unpublished, ApiError) as error:
             log.warning("%s: the record of %s is not taken out of the zone yet: %s", key, step.name, error)

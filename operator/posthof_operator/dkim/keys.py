@@ -15,6 +15,7 @@ import asyncio
 import base64
 import binascii
 import datetime
+import logging
 import random
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -55,6 +56,8 @@ VOICE = Voice(
     ),
 )
 
+log = logging.getLogger("posthof_operator.dkim")
+
 Ask = Callable[[Sequence[Record], Sequence[str]], list[str]]
 Change = Callable[[zone.Server, Sequence[Record]], None]
 
@@ -68,14 +71,13 @@ class Keys:
     def __init__(self, *, ask: Ask | None = None, add: Change = zone.add, remove: Change = zone.remove) -> None:
         self._ask, self._add, self._remove = ask, add, remove
         self._tries: dict[Key, int] = {}
-        self._published: dict[Key, tuple[str, str]] = {}  # name and text we put into the zone in this life
+        self._published: dict[Key, tuple[str, str, str]] = {}  # what this process put into the zone, for whom
 
     async def reconcile(self, key: Key, world: World) -> Requeue | None:
         raw = world.store.get(key)
         if raw is None or "deletionTimestamp" in raw["metadata"]:
             self._tries.pop(key, None)
-            self._published.pop(key, None)
-            return None
+            return await self._gone(key, world)
         if PAUSED in (raw["metadata"].get("annotations") or {}):
             return None
         model, flaws = read("DKIMKey", raw)
@@ -85,6 +87,23 @@ class Keys:
         look = await self._look(key, raw, model, world)
         await tell(world, raw, told.conditions(look), told.fields(look), VOICE)
         return self._next(key, look)
+
+    async def _gone(self, key: Key, world: World) -> Requeue | None:
+        """Somebody deleted it: what we put into the zone goes as well, for whoever did may not trust the key."""
+        published = self._published.get(key)
+        if published is None:
+            return None
+        name, text, domain_name = published
+        raw = world.store.get(Key("MailDomain", key.namespace, domain_name))
+        domain = read("MailDomain", raw)[0] if raw is not None else None
+        if isinstance(domain, MailDomain):
+            try:
+                await withdraw(key.namespace, domain, [Record(name, "TXT", text)], world, self._remove)
+            except Unpublished as error:
+                log.warning("%s is gone, and its record is not out of the zone yet: %s", key, error)
+                return Requeue(SLOWEST, "RecordStays")
+        del self._published[key]
+        return None
 
     def _next(self, key: Key, look: Look) -> Requeue:
         if look.trouble is None and look.is_seen:
@@ -165,7 +184,7 @@ class Keys:
         """Put the record where the MailDomain says. Returns why it cannot be, ""."""
         dns = domain.spec.dns
         if dns.rfc2136 is not None:
-            if self._published.get(key) == (look.name, look.text):
+            if self._published.get(key, ())[:2] == (look.name, look.text):
                 return ""
             stale = [Record(look.name, "TXT", look.plain)] if look.text != look.plain else []
             try:
@@ -175,7 +194,7 @@ class Keys:
                 await asyncio.to_thread(self._add, server, [Record(look.name, "TXT", look.text)])
             except Unpublished as error:
                 return str(error)
-            self._published[key] = (look.name, look.text)
+            self._published[key] = (look.name, look.text, domain.metadata.name)
             return ""
         if dns.publish == "ExternalDNS":
             if not is_accepted(world.store.get(Key("MailDomain", key.namespace, domain.metadata.name))):
@@ -192,12 +211,14 @@ def is_accepted(domain: Raw | None) -> bool:
     return any(one["type"] == Condition.ACCEPTED and one["status"] == "True" for one in conditions)
 
 
-async def withdraw(namespace: str, domain: MailDomain, record: Record, world: World, remove: Change) -> None:
-    """Take a record out of the zone, before its DKIMKey goes. Raises Unpublished."""
+async def withdraw(
+    namespace: str, domain: MailDomain, records: Sequence[Record], world: World, remove: Change
+) -> None:
+    """Take records out of the zone; those that are not there are no error. Raises Unpublished."""
     rfc2136 = domain.spec.dns.rfc2136
     if rfc2136 is not None:
         server = await server_of(rfc2136, namespace, world)
-        await asyncio.to_thread(remove, server, [record])
+        await asyncio.to_thread(remove, server, list(records))
 
 
 async def server_of(part: RFC2136, namespace: str, world: World) -> zone.Server:

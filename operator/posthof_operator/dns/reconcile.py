@@ -27,6 +27,7 @@ from posthof_operator.dns.rows import Rows, Seen, State, Want, expected_mx, reme
 from posthof_operator.dns.spf import Ask
 from posthof_operator.dns.want import House, domain_of, house_of, want_of
 from posthof_operator.dns.wire import Wire
+from posthof_operator.owned import owned
 from posthof_operator.resources import MANAGER, PAUSED, Key, Raw
 from posthof_operator.telling import Voice, tell
 from posthof_operator.world import Postponed, Requeue, World
@@ -265,13 +266,9 @@ class Houses:
 def _key_records(raw: Raw, world: World) -> list[Raw]:
     """The records of its DKIM keys, as the room of these has found them."""
     metadata = raw["metadata"]
-    found = []
-    for _, held in world.store.all("DKIMKey", metadata["namespace"]):
-        key = held.raw()
-        record = (key.get("status") or {}).get("record")
-        if record and key["spec"].get("domainRef", {}).get("name") == metadata["name"]:
-            found.append(record)
-    return found[:32]
+    keys = [world.store.get(key) for key in owned(world.store).of(metadata["namespace"], metadata["name"])]
+    records = [(key.get("status") or {}).get("record") for key in keys if key is not None]
+    return [record for record in records if record][:32]
 
 
 def _domain_of(world: World, name: str) -> str:

@@ -153,6 +153,26 @@ def test_a_key_gets_old_retires_is_revoked_and_goes() -> None:
     asyncio.run(story())
 
 
+def test_a_key_that_somebody_deletes_leaves_the_zone_and_gets_a_successor() -> None:
+    async def story() -> None:
+        zone = Zone()
+        auto = {"dkim": {"auto": {"algorithms": ["Ed25519"]}}}
+        dns = {"rfc2136": {"server": "192.0.2.1", "tsig": {"name": "k.example", "secretName": "tsig"}}}
+        async with FakeApi() as server:
+            secret = {"secret": base64.b64encode(b"c2VjcmV0").decode()}
+            server.put({"kind": "Secret", "metadata": {"name": "tsig", "namespace": NS}, "data": secret})
+            server.put(domain("acme", outbound=auto, dns=dns))
+            async with at_dkim(server, zone):
+                await until(lambda: phases(server) == ["Active"])
+                (first,), before = server.names("DKIMKey"), set(zone.shown)
+                server.remove("DKIMKey", first, NS)
+                await until(lambda: first not in server.names("DKIMKey") and phases(server) == ["Active"])
+                await until(lambda: not before & zone.shown)
+                assert len(zone.shown) == 1
+
+    asyncio.run(story())
+
+
 def test_a_key_of_ones_own_is_never_written_and_may_be_wrong() -> None:
     async def story() -> None:
         zone = Zone()
