@@ -57,7 +57,8 @@ def world(dmarc: str = "v=DMARC1; p=reject") -> DNSServer:
     text = keys.record(KEY.key)
     return DNSServer(
         {
-            "a.example": {"TXT": f'"v=spf1 ip4:{GOOD} -all"'},
+            "a.example": {"TXT": f'"v=spf1 ip4:{GOOD} -all exp=why.a.example"'},
+            "why.a.example": {"TXT": '"Ask %{r} about %{i}"'},
             "_dmarc.a.example": {"TXT": f'"{dmarc}"'},
             "a.example._report._dmarc.ours.test": {"TXT": '"v=DMARC1"'},
             f"{KEY.selector}._domainkey.a.example": {"TXT": f'"{text[:200]}" "{text[200:]}"'},
@@ -162,7 +163,8 @@ def test_spf_may_reject_alone(tmp_path: Path) -> None:
     async def act(house: House) -> None:
         content = CONTENT.replace(b"a.example", b"other.example")
         reply = await house.submit("ada@a.example", ["alice@ours.test"], content, client=BAD)
-        assert reply.startswith("550 5.7.23"), reply
+        assert reply.startswith("550 5.7.23 a.example does not let this client send for it"), reply
+        assert reply.endswith(f"It explains: Ask mx.house.test about {BAD}"), reply
 
     story(tmp_path, policy("spf: {fail: Reject}"), act)
 

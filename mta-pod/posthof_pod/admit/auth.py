@@ -75,7 +75,7 @@ class SenderCheck:
         question = self._question(mail, head)
         access, means = self.access, self._means
         try:
-            found = await trust.examine(question, access, means.lookups(), means.clock())
+            found = await trust.examine(question, access, means.lookups(), means.clock(), self.hostname)
         except Exception as error:  # ours: a message is not lost for it
             means.watch.internal_error("sender authentication", error)
             self._clean(mail, question)

@@ -77,13 +77,18 @@ class Decision(NamedTuple):
 FINE = Decision()
 
 
-async def examine(question: Question, access: Access, lookup: Lookup, now: float) -> Findings:
-    """All checks that the policy wants. Raises nothing for what the message or DNS say."""
+async def examine(
+    question: Question, access: Access, lookup: Lookup, now: float, hostname: str = "unknown"
+) -> Findings:
+    """All checks that the policy wants. Raises nothing for what the message or DNS say. `hostname`: ours, for what a
+    domain's owner explains (RFC 7208 6.2)."""
     fields, body = question.fields, question.body
     author = fromline.read(fields, question.head, is_whole=question.is_whole)
     sent = NO_SPF
     if access.spf.check and question.client:
-        sent = await spf.check(spf.Identity(question.client, question.helo, question.sender), lookup)
+        identity = spf.Identity(question.client, question.helo, question.sender)
+        explains = access.spf.fail is Suspicion.REJECT
+        sent = await spf.check(identity, lookup, explain=explains, receiver=hostname, now=now)
     signatures: tuple[Signature, ...] = ()
     chain = NO_CHAIN
     if body is not None:
@@ -135,7 +140,8 @@ def _hit_by_spf(hits: list[tuple[Suspicion, Reply, str]], access: Access, found:
     if sent.result == "permerror":
         reply = Reply(550, "5.7.24", f"The SPF record of {sent.domain} cannot be used")
     else:
-        reply = Reply(550, "5.7.23", f"{sent.domain} does not let this client send for it (SPF)")
+        why = f". It explains: {_SAFE.sub(' ', sent.explanation)[:300]}" if sent.explanation else ""
+        reply = Reply(550, "5.7.23", f"{sent.domain} does not let this client send for it (SPF){why}")
     hits.append((action, reply, f"spf={sent.result} for {sent.domain}"))
 
 
@@ -345,7 +351,7 @@ def row(found: Findings, decision: Decision, question: Question) -> Row | None:
         bool(judged.aligned.dkim),
         judged.aligned.spf,
         judged.author,
-        question.sender.rpartition("@")[2].lower(),
+        (question.sender.rpartition("@")[2] or question.helo).lower(),
         tuple([(one.domain, one.selector, one.result) for one in found.signatures if one.domain]),
         sent.domain or question.helo.lower(),
         "helo" if sent.is_helo else "mfrom",

@@ -157,7 +157,8 @@ def _record(row: Row, count: int) -> Iterable[str]:
     for domain, selector, result in row.signatures:
         yield f"<dkim>{_tag('domain', domain)}{_tag('selector', selector)}{_tag('result', result)}</dkim>"
     scope = _tag("scope", row.spf_scope)
-    yield f"<spf>{_tag('domain', row.spf_domain)}{scope}{_tag('result', row.spf_result)}</spf>"
+    domain = _tag("domain", row.spf_domain) or "<domain/>"  # the schema wants one
+    yield f"<spf>{domain}{scope}{_tag('result', row.spf_result)}</spf>"
     yield "</auth_results></record>"
 
 

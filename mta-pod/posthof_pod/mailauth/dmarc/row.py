@@ -43,7 +43,7 @@ class Row(msgspec.Struct, frozen=True, array_like=True):
     dkim: bool  # aligned and passed
     spf: bool
     author: str  # the domain in From
-    sender: str  # the envelope sender's domain, "" for the null sender
+    sender: str  # the envelope sender's domain, HELO's for the null sender
     signatures: tuple[tuple[str, str, str], ...]  # domain, selector, result
     spf_domain: str
     spf_scope: Literal["mfrom", "helo"]
