@@ -124,7 +124,10 @@ FORMS: dict[Callable[..., Any], Form] = {
     maildomain._is_tls_rpt: Form(2000, r"^(?:v=TLSRPTv1\s*;\s*rua\s*=[ !#-~]*)?$"),
     dkimkey._is_selector: Form(63, f"^{dkimkey._SELECTOR.pattern}$"),
     smtpcredential.user_name: Form(320, min_length=1),
-    smtpcredential.sender_pattern: Form(318, rf"^(?:<>|[^@\s]+@{_GLOB_DOMAIN}|{_GLOB_DOMAIN})$"),
+    smtpcredential.sender_pattern: Form(318, rf"^(?:<>|\{{user\}}|[^@\s]+@{_GLOB_DOMAIN}|{_GLOB_DOMAIN})$"),
+    smtpcredential.https_url: Form(1000, r"^https://[^\s@#]+$"),
+    smtpcredential.ldap_url: Form(1000, r"^ldaps?://[^\s@#/]+/?$"),
+    smtpcredential.user_dn: Form(1000, r"^.*\{user\}.*$"),
     smtpcredential.moment: Form(64, _MOMENT),
     relaypolicy._is_credential: Form(253, r"^(?:\*|[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?)$"),
     relaypolicy._is_status: Form(9, r"^[45]\.[0-9]{1,3}\.[0-9]{1,3}$"),
@@ -493,14 +496,16 @@ RULES: dict[type[BaseModel], tuple[Rule, ...]] = {
     smtpcredential.SMTPCredentialSpec: (
         Rule(
             "credential-password",
-            "!has(self.secretRef) || !has(self.generate)",
-            "both secretRef and generate are given. Keep one: the password has one place.",
+            "[has(self.secretRef), has(self.generate), has(self.oauth), has(self.dovecot), has(self.ldap)]"
+            ".filter(given, given).size() < 2",
+            "more than one of secretRef, generate, oauth, dovecot and ldap is given. Keep one.",
         ),
         Rule(
             "credential-proof",
-            "has(self.secretRef) || has(self.generate) || has(self.podSelector)",
-            "nobody can be this account. Write secretRef, generate: {} or podSelector.",
+            "has(self.secretRef) || has(self.generate) || has(self.oauth) || has(self.ldap) || has(self.podSelector)",
+            "nobody can be this account. Write secretRef, generate: {}, oauth, ldap or podSelector.",
         ),
+        Rule("credential-dovecot", "!has(self.dovecot)", "a pod has no such socket. Write ldap, oauth or secretRef."),
         Rule(
             "credential-senders",
             "has(self.allowedSenders) && size(self.allowedSenders) > 0 || has(self.domainRef)",
@@ -512,6 +517,7 @@ RULES: dict[type[BaseModel], tuple[Rule, ...]] = {
             "username says nothing without a password. Remove it, or write secretRef or generate.",
         ),
     ),
+    smtpcredential.OAuth: (_one_of("oauth-one", ("jwksURL", "jwksSecretRef", "introspection"), "oauth"),),
     tlscert.Issuer: (
         _one_of("issuer-one", ("selfSigned", "ca", "acme", "secretRef", "certManager", "csr", "files"), "issuer"),
         Rule(

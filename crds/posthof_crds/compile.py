@@ -28,7 +28,7 @@ from posthof_crds.manifests import Manifests
 from posthof_crds.mta import DEFAULT_MECHANISMS, MTA, HouseEgress, Listener, MTASpec
 from posthof_crds.relaypolicy import RelayPolicy
 from posthof_crds.selectors import EVERYTHING, Selection, Selector, selector
-from posthof_crds.smtpcredential import SMTPCredential
+from posthof_crds.smtpcredential import OAuth, SMTPCredential
 from posthof_crds.tlscert import ACME, WEEK, TLSCert
 from posthof_crds.verifiers import HASHED
 
@@ -403,9 +403,27 @@ def credential_of(credential: SMTPCredential, domains: Mapping[str, str]) -> eng
             recipients_day=quota.recipients_per_day,
             recipients_message=quota.recipients_per_message,
         ),
+        oauth=_oauth_of(spec.oauth) if spec.oauth else None,
+        dovecot=spec.dovecot.socket if spec.dovecot else "",
+        ldap=engine.LDAP(url=spec.ldap.url, user_dn=spec.ldap.user_dn) if spec.ldap else None,
         guard=engine.Guard(
             is_on=guard.enabled, factor=float(guard.factor), recipients=guard.recipients, strangers=guard.strangers
         ),
+    )
+
+
+def _oauth_of(oauth: OAuth) -> engine.OAuth:
+    keys, asked = oauth.jwks_secret_ref, oauth.introspection
+    return engine.OAuth(
+        issuer=oauth.issuer,
+        audience=oauth.audience,
+        jwks_url=oauth.jwks_url or "",
+        jwks=SecretRef(name=keys.name, key=keys.key) if keys else None,
+        introspection=asked.url if asked else "",
+        client_id=SecretRef(name=asked.secret_name, key="username") if asked else None,
+        client_secret=SecretRef(name=asked.secret_name, key="password") if asked else None,
+        claim=oauth.claim,
+        users=tuple(user.casefold() for user in oauth.users),
     )
 
 

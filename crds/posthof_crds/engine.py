@@ -167,6 +167,25 @@ class Guard(Value, frozen=True, kw_only=True, omit_defaults=True):
     strangers: int = 500  # recipients it never wrote to before, in an hour: below this nothing is suspicious
 
 
+class OAuth(Value, frozen=True, kw_only=True, omit_defaults=True):
+    """Whose bearer tokens hold: of the three ways to know, one is given."""
+
+    issuer: str
+    audience: str
+    jwks_url: str = ""
+    jwks: SecretRef | None = None
+    introspection: str = ""
+    client_id: SecretRef | None = None
+    client_secret: SecretRef | None = None
+    claim: str = "email"
+    users: tuple[str, ...] = ()  # folded; none: all
+
+
+class LDAP(Value, frozen=True, kw_only=True, omit_defaults=True):
+    url: str
+    user_dn: str  # with {user}
+
+
 class Credential(Value, frozen=True, kw_only=True, omit_defaults=True):
     """A SMTPCredential: an account that may submit mail."""
 
@@ -178,6 +197,9 @@ class Credential(Value, frozen=True, kw_only=True, omit_defaults=True):
     quota: Quota = Quota()
     guard: Guard = Guard()
     workloads: tuple[str, ...] = ()  # ids of pod selections that are this account without a password
+    oauth: OAuth | None = None
+    dovecot: str = ""  # the path of a socket
+    ldap: LDAP | None = None
     may_relay: bool = True  # to where no rule says: False in a namespace that may not send Direct
 
 

@@ -198,9 +198,10 @@ class _Assembly:
                     *_client_cas(self.spec, self.namespace),
                     *_refs((rule for rule in ordered if rule.name not in self._keyless), pairs, found.values()),
                     *(
-                        one.verifier
+                        ref
                         for one in credentials.values()
-                        if one.verifier is not None and one.name not in self._keyless
+                        if one.name not in self._keyless
+                        for ref in credential_secrets(one)
                     ),
                 )
             ),

@@ -252,6 +252,11 @@ class DNS(Part):
     mta_sts: MTASTS | None = None
     """Publish an MTA-STS policy. Default: none; a record that is there is not looked at."""
 
+    dane: Bool = False
+    """In a cluster: whether the TLSA records of the domain's MX hosts (RFC 7672) are among `dnsRecords`, and whether
+    they are published. They are those of the TLSCerts that the MTA's listeners of role MX name, with dane.mode
+    Staged; their zone must be signed."""
+
     tls_rpt: Annotated[str, AfterValidator(_is_tls_rpt)] | None = None
     """The text of the TLS-RPT record (RFC 8460): where others report how TLS to the domain's hosts went. Default: not
     looked at."""

@@ -44,7 +44,7 @@ _MTA = engine.EngineConfig(
 )  # only its defaults are read
 
 
-Mechanism = Literal["PLAIN", "LOGIN", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"]
+Mechanism = Literal["PLAIN", "LOGIN", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS", "OAUTHBEARER", "XOAUTH2"]
 DEFAULT_MECHANISMS: tuple[Mechanism, ...] = ("SCRAM-SHA-256", "PLAIN", "LOGIN")
 
 
@@ -80,7 +80,8 @@ class ListenerAuth(Part):
     mechanisms: Annotated[tuple[Mechanism, ...], Field(min_length=1, max_length=8)] = DEFAULT_MECHANISMS
     """What is offered, in this order. PLAIN and LOGIN give us the password, inside TLS; every client has one of them.
     SCRAM-SHA-256 never does. SCRAM-SHA-256-PLUS is bound to the server's certificate as well, so that nobody between
-    can pass it on; only for clients that see that certificate themselves, with no proxy that ends TLS before us."""
+    can pass it on; only for clients that see that certificate themselves, with no proxy that ends TLS before us.
+    OAUTHBEARER and XOAUTH2 take bearer tokens, for SMTPCredentials with oauth."""
 
 
 class XClient(Part):

@@ -139,8 +139,15 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
         if self.rule is not None:
             return tuple(ref for ref in (self.rule.action.username, self.rule.action.password) if ref is not None)
         if self.credential is not None:
-            return (self.credential.verifier,) if self.credential.verifier is not None else ()
+            return credential_secrets(self.credential)
         return secrets_of(self.certificate) if self.certificate is not None else ()
+
+
+def credential_secrets(credential: engine.Credential) -> tuple[SecretRef, ...]:
+    """The keys of Secrets an account needs."""
+    oauth = credential.oauth
+    tokens = (oauth.jwks, oauth.client_id, oauth.client_secret) if oauth is not None else ()
+    return tuple(ref for ref in (credential.verifier, *tokens) if ref is not None)
 
 
 def part_of(kind: str, raw: Mapping[str, Any]) -> Part:
@@ -270,9 +277,14 @@ def _credential(model: SMTPCredential, namespace: str) -> dict[str, Any]:
     selection = credential_pods(model)
     ref, workloads = model.spec.domain_ref, (str(selection),) if selection else ()
     verifier = _of_namespace(made.verifier, namespace) if made.verifier is not None else None
-    name = f"{namespace}/{model.metadata.name}"
+    name, oauth = f"{namespace}/{model.metadata.name}", made.oauth
+    if oauth is not None:
+        named = {"jwks": oauth.jwks, "client_id": oauth.client_id, "client_secret": oauth.client_secret}
+        there = {field: _of_namespace(one, namespace) for field, one in named.items() if one is not None}
+        oauth = msgspec.structs.replace(oauth, **there)
+    changed = {"name": name, "verifier": verifier, "workloads": workloads, "oauth": oauth}
     return {
-        "credential": msgspec.structs.replace(made, name=name, verifier=verifier, workloads=workloads),
+        "credential": msgspec.structs.replace(made, **changed),
         "selection": selection,
         "domain_ref": f"{namespace}/{ref.name}" if ref is not None else "",
     }

@@ -46,6 +46,7 @@ class Condition(enum.StrEnum):
     # TLSCert
     ISSUING = "Issuing"
     SERVED = "Served"
+    DANE_READY = "DANEReady"
 
 
 class Reason(enum.StrEnum):
@@ -514,6 +515,13 @@ CONDITIONS: dict[str, tuple[ConditionText, ...]] = {
             Condition.SERVED,
             "Every pod of the MTAs that name it reports its serial.",
             (Reason.SERVED, Reason.NOT_SERVED, Reason.NOT_USED),
+        ),
+        ConditionText(
+            Condition.DANE_READY,
+            "Every authoritative server shows the TLSA records of the present and the next key. Only with dane.mode "
+            "Staged.",
+            (Reason.RECORDS_RIGHT, Reason.RECORDS_MISSING, Reason.RECORDS_UNKNOWN, Reason.SECRET_MISSING),
+            True,
         ),
         ConditionText(Condition.RECONCILING, "A change is on its way.", _RECONCILING, True),
         ConditionText(

@@ -64,6 +64,10 @@ def in_cluster(kind: AnyOfOurs) -> Iterator[Flaw]:
     elif isinstance(kind, RelayPolicy):
         yield from _no_sockets(("spec", "action", "nextHops"), kind.spec.action.next_hops)
         yield from _rule_of_a_pod(kind)
+    elif isinstance(kind, SMTPCredential):
+        if kind.spec.dovecot is not None:
+            instead = "Write ldap, oauth, secretRef or generate."
+            yield Flaw(("spec", "dovecot"), "a pod has no such socket", instead)
     elif isinstance(kind, TLSCert) and kind.spec.issuer.files is not None:
         instead = "Write selfSigned, ca, acme, secretRef, certManager or csr."
         yield Flaw(("spec", "issuer", "files"), "a pod has no such files", instead)

@@ -1,6 +1,7 @@
 """SMTPCredential: an account that may submit mail: how it proves who it is, what it may send as, and how much.
 
-It is proven by a password (secretRef, generate), by being a pod (podSelector), or both. Listeners of role Submission
+It is proven by a password (secretRef, generate, or somebody else's: dovecot, ldap), a token (oauth), or by being a pod
+(podSelector). Listeners of role Submission
 and Submissions take its mail. Secrets hold passwords, or hashes of them; manifests and configurations never do.
 """
 
@@ -8,12 +9,13 @@ from __future__ import annotations
 
 import datetime
 from typing import Annotated, ClassVar, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
 from posthof_crds import engine, patterns
 from posthof_crds.core import MTARef, Resource
-from posthof_crds.fields import Bool, Int, ObjectName, Part, SecretKey, Unit, wrong
+from posthof_crds.fields import Bool, FilePath, Int, ObjectName, Part, SecretKey, Unit, one_of, wrong
 from posthof_crds.selectors import LabelSelector
 from posthof_crds.verifiers import prepare
 
@@ -44,8 +46,37 @@ def moment(value: str) -> str:
     return value
 
 
+def https_url(value: str) -> str:
+    """An https URL without user, password and fragment."""
+    parts = urlsplit(value)
+    is_plain = value.isascii() and value.isprintable() and " " not in value and "@" not in parts.netloc
+    if parts.scheme != "https" or not parts.hostname or parts.fragment or not is_plain:
+        raise wrong(f"{value!r} is not an https URL", "Write https://login.example.org/path.")
+    return value
+
+
+def ldap_url(value: str) -> str:
+    """An ldaps URL, or an ldap URL of loopback: a password is not for everybody."""
+    parts = urlsplit(value)
+    is_local = parts.hostname in ("localhost", "127.0.0.1", "::1")
+    if not parts.hostname or parts.path.strip("/") or not (parts.scheme == "ldaps" or parts.scheme == "ldap" and is_local):
+        raise wrong(f"{value!r} is not an ldaps URL", "Write ldaps://ldap.example.org, or ldap://localhost.")
+    return value
+
+
+def user_dn(value: str) -> str:
+    """A distinguished name with {user} in it."""
+    if "{user}" not in value or "=" not in value or not value.isprintable():
+        raise wrong("this is not a name of users", "Write uid={user},ou=people,dc=example,dc=org.")
+    return value
+
+
 def sender_pattern(value: str) -> str:
-    """A pattern over sender addresses."""
+    """A pattern over sender addresses; `{user}` is who logged in."""
+    if "{user}" in value:
+        stand_in = "user@user.test" if value == "{user}" else "user"
+        sender_pattern(value.replace("{user}", stand_in))
+        return value
     try:
         return patterns.normalise(value)
     except ValueError as error:
@@ -61,7 +92,7 @@ class PasswordRef(Part):
     password_key: SecretKey = "password"
     """The key of the password. The default is what a Kubernetes Secret of type basic-auth has. Beside it, or instead,
     a key of this name with `.hash` at its end may hold what only checks the password: a line `$scrypt$...`, a line
-    `SCRAM-SHA-256$...`, or both (`posthof hash-password` makes them)."""
+    `SCRAM-SHA-256$...`, or both (`posthof password` makes them)."""
 
 
 class Generate(Part):
@@ -71,6 +102,77 @@ class Generate(Part):
 
     length: Annotated[Int, Field(ge=16, le=128)] = 32
     """Characters of the password, each one of 62."""
+
+
+class SecretValue(Part):
+    """One key of a Secret of the same folder (or namespace)."""
+
+    name: ObjectName
+    """The Secret's metadata.name."""
+
+    key: SecretKey
+    """The key."""
+
+
+class Introspection(Part):
+    """The issuer is asked about each token (RFC 7662). What it says is believed for a minute."""
+
+    url: Annotated[str, AfterValidator(https_url)]
+    """Where it is asked, such as https://login.example.org/introspect. Its certificate must be one the system knows."""
+
+    secret_name: ObjectName
+    """The Secret with what we log in with there: keys username (the client's id) and password (its secret)."""
+
+
+class OAuth(Part):
+    """Bearer tokens (mechanisms OAUTHBEARER, RFC 7628, and XOAUTH2) of one issuer: exactly one of jwksURL,
+    jwksSecretRef and introspection says which hold."""
+
+    issuer: Annotated[str, Field(min_length=1, max_length=1000)]
+    """The issuer, as tokens name it in `iss`; compared as it is written."""
+
+    audience: Annotated[str, Field(min_length=1, max_length=1000)]
+    """Whom tokens must be for: one of those in `aud`. Why: a token for another service must not open this one."""
+
+    jwks_url: Annotated[str, AfterValidator(https_url)] | None = Field(default=None, alias="jwksURL")
+    """Where the issuer publishes its keys (RFC 7517); asked every ten minutes, and when a new key is used."""
+
+    jwks_secret_ref: SecretValue | None = None
+    """A Secret that holds these keys, for issuers that cannot be asked. For tokens of a cluster's service accounts it is
+    what `kubectl get --raw /openid/v1/jwks` prints."""
+
+    introspection: Introspection | None = None
+    """The issuer is asked about each token."""
+
+    claim: Annotated[str, Field(min_length=1, max_length=100)] = "email"
+    """The claim that names the user: email, preferred_username, or sub, such as
+    system:serviceaccount:NAMESPACE:NAME."""
+
+    users: Annotated[tuple[Annotated[str, Field(max_length=320)], ...], Field(max_length=1000)] = ()
+    """Users it is for. Default: all that the issuer gives a token for this audience."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        one_of(self, ("jwks_url", "jwks_secret_ref", "introspection"), "oauth")
+        return self
+
+
+class Dovecot(Part):
+    """On one machine: names and passwords are Dovecot's (mechanisms PLAIN and LOGIN), asked by its auth socket."""
+
+    socket: FilePath
+    """The socket of Dovecot's auth service, such as /var/spool/postfix/private/auth."""
+
+
+class LDAP(Part):
+    """Names and passwords are a directory's (mechanisms PLAIN and LOGIN): the user is bound to it."""
+
+    url: Annotated[str, AfterValidator(ldap_url)]
+    """The directory: ldaps://ldap.example.org, or ldap:// for one on loopback. Its certificate must be one the system
+    knows."""
+
+    user_dn: Annotated[str, AfterValidator(user_dn), Field(max_length=1000)] = Field(alias="userDN")
+    """The name that is bound, with {user} where the user's name stands: uid={user},ou=people,dc=example,dc=org."""
 
 
 class DomainRef(Part):
@@ -139,6 +241,15 @@ class SMTPCredentialSpec(Part):
     generate: Generate | None = None
     """The password is made here. Write `generate: {}`."""
 
+    oauth: OAuth | None = None
+    """Clients come with bearer tokens. The account is that of all its users; each has a quota of their own."""
+
+    dovecot: Dovecot | None = None
+    """Names and passwords are Dovecot's. The account is that of all its users; each has a quota of their own."""
+
+    ldap: LDAP | None = None
+    """Names and passwords are a directory's. The account is that of all its users; each has a quota of their own."""
+
     pod_selector: LabelSelector | None = None
     """In a cluster: labels of pods of this namespace that are this account without logging in, on listeners of role
     Submission, Submissions and Internal; `{}` is every pod. Counts only where addresses are the clients' own, as in
@@ -148,7 +259,8 @@ class SMTPCredentialSpec(Part):
         tuple[Annotated[str, AfterValidator(sender_pattern)], ...], Field(max_length=1000)
     ] = ()
     """What it may send as: patterns over the envelope sender and the addresses in From and Sender: bob@example.org,
-    example.org, *.example.org, * for any. In another namespace than the MTA's, only of domains that this namespace
+    example.org, *.example.org, * for any. With oauth, dovecot or ldap `{user}` is the name that somebody logged in
+    with: {user}, or {user}@example.org. In another namespace than the MTA's, only of domains that this namespace
     may receive for."""
 
     domain_ref: DomainRef | None = None
@@ -164,12 +276,24 @@ class SMTPCredentialSpec(Part):
     """When it ends: from then on nobody logs in, and open sessions send nothing more. RFC 3339, such as
     2027-01-31T12:00:00Z. Default: never."""
 
+    @property
+    def is_of_many(self) -> bool:
+        """Whether it stands for many users."""
+        return any(place is not None for place in (self.oauth, self.dovecot, self.ldap))
+
     @model_validator(mode="after")
     def _proof(self) -> Self:
-        if self.secret_ref is not None and self.generate is not None:
-            raise wrong("both secretRef and generate", "Keep one: the password has one place.")
-        if self.secret_ref is None and self.generate is None and self.pod_selector is None:
-            raise wrong("nobody can be this account", "Write secretRef, generate: {} or podSelector.")
+        places = (self.secret_ref, self.generate, self.oauth, self.dovecot, self.ldap)
+        count = sum(place is not None for place in places)
+        if count > 1:
+            what = "more than one of secretRef, generate, oauth, dovecot and ldap"
+            raise wrong(what, "Keep one: the proof has one place.")
+        if not count and self.pod_selector is None:
+            raise wrong("nobody can be this account", "Write secretRef, generate: {}, oauth, ldap or podSelector.")
+        if self.is_of_many and self.pod_selector is not None:
+            raise wrong("podSelector beside oauth, dovecot or ldap", "Make two accounts of it.")
+        if not self.is_of_many and any("{user}" in pattern for pattern in self.allowed_senders):
+            raise wrong("{user} says nothing here", "Write the addresses: the account is one user's.")
         if not self.allowed_senders and self.domain_ref is None:
             raise wrong("it may send as nobody", "Write allowedSenders: [bob@example.org], or domainRef.")
         if self.username is not None and self.secret_ref is None and self.generate is None:

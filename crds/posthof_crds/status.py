@@ -180,13 +180,13 @@ class RecordStatus(Part):
     """A DNS record of the domain."""
 
     type: Word
-    """The record's type: MX, TXT or CNAME."""
+    """The record's type: MX, TXT, CNAME or TLSA."""
 
     name: Word
     """The record's name."""
 
     purpose: Word | None = None
-    """What it is for: mx, spf, dmarc, dkim, mtaSts, mtaStsHost, tlsRpt or proof."""
+    """What it is for: mx, spf, dmarc, dkim, mtaSts, mtaStsHost, tlsRpt, dane or proof."""
 
     expected: Text | None = None
     """The text to publish."""

@@ -252,9 +252,10 @@ class Dane(Part):
 
     mode: Literal["Off", "Staged"] = "Off"
     """Staged: for the present key and for the next one there are TLSA records `3 1 1` (RFC 7671 section 8.1), and a
-    certificate with the next key is made only when every authoritative server of the zone has shown its record for two
-    TTLs; the old record goes when all pods serve the new key and two TTLs more have passed. It needs
-    `privateKey.rotationPolicy: Staged`, and a zone that is signed. Off: no record is looked at."""
+    certificate with the next key is made only when every authoritative server of the zone has shown its record for
+    two TTLs; the old record goes when all pods serve the new key and two TTLs more have passed. It needs
+    `privateKey.rotationPolicy: Staged`, and a zone that is signed. Off: no record is looked at, and those that were
+    published stay."""
 
     ports: Annotated[tuple[RemotePort, ...], Field(min_length=1, max_length=8)] = (25,)
     """The ports that have records: `_25._tcp.` before each of dnsNames."""

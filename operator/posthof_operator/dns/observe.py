@@ -37,6 +37,7 @@ async def observe(want: Want, ask: Ask) -> Seen:
         tls_rpt=tls_rpt,
         policy_host=policy_host,
         own_hosts=own_hosts,
+        tlsa=await looker.tlsa(),
         troubles=tuple(sorted(looker.troubles)),
     )
 
@@ -93,6 +94,11 @@ class _Looker:
         policy_host = None if None in found else tuple(str(one) for values in found for one in values or ())
         own = [address for ours in want.hosts for address in await self._addresses_of(ours)] if policy_host else []
         return await self.texts(transport.record_name(want.domain)), reports, policy_host, tuple(own)
+
+    async def tlsa(self) -> dict[str, tuple[str, ...]]:
+        """The TLSA records at each name that is asked for."""
+        found = {name: await self._values(name, "TLSA") for name, texts in self._want.tlsa if texts}
+        return {name: tuple(map(str, values)) for name, values in found.items() if values is not None}
 
     async def addresses(self, exchangers: tuple[MX, ...]) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
         """Of the foremost MX hosts that are not ours by name, and of our own hosts to compare them with."""

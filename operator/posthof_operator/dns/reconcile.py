@@ -25,7 +25,7 @@ from posthof_operator.dns.observe import observe
 from posthof_operator.dns.publisher import Publisher
 from posthof_operator.dns.rows import Rows, Seen, State, Want, expected_mx, remembered, rows
 from posthof_operator.dns.spf import Ask
-from posthof_operator.dns.want import House, domain_of, house_of, want_of
+from posthof_operator.dns.want import House, certificates_of, domain_of, house_of, want_of
 from posthof_operator.dns.wire import Wire
 from posthof_operator.owned import owned
 from posthof_operator.resources import MANAGER, PAUSED, Key, Raw
@@ -71,7 +71,7 @@ class Domains:
         self._looks = asyncio.Semaphore(LOOKS)
         self._storing: asyncio.Task[None] | None = None
         self._publisher = Publisher()
-        self._houses: dict[Key, tuple[str, House]] = {}  # by resourceVersion
+        self._houses: dict[Key, tuple[str, House, tuple[str, ...]]] = {}  # by resourceVersions; its TLSCerts
         self._domain_of: dict[str, str] = {}  # "namespace/name" -> the domain it has proven
 
     async def prepare(self, world: World) -> None:
@@ -134,8 +134,14 @@ class Domains:
         if held is None:
             return None
         known = self._houses.get(key)
-        if known is None or known[0] != held.version:
-            known = self._houses[key] = (held.version, house_of(held.raw()))
+        names = known[2] if known is not None and known[0].startswith(f"{held.version} ") else None
+        if names is None:
+            names = tuple(certificates_of(held.raw()))
+        certs = [cert for one in names if (cert := world.store.held(Key("TLSCert", namespace, one))) is not None]
+        version = " ".join([held.version, *(cert.version for cert in certs)])
+        if known is None or known[0] != version:
+            house = house_of(held.raw(), [cert.raw() for cert in certs])
+            known = self._houses[key] = (version, house, names)
         return known[1]
 
     async def _loaded(self, world: World) -> Ledger:

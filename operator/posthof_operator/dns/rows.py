@@ -50,6 +50,7 @@ class Want(NamedTuple):
     may_publish: bool = False
     policy: Policy | None = None
     tls_rpt: str = ""
+    tlsa: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (name, texts): of the MX hosts, where they are asked for
 
 
 class Seen(NamedTuple):
@@ -58,7 +59,8 @@ class Seen(NamedTuple):
     `mx`: the hosts by preference. `foreign`: addresses of MX hosts that are not ours by name; `own`: of ours. `txt`:
     TXT records of the domain. `spf`: the judgement for each of our addresses. `dmarc`: TXT records by name, as far as
     the tree walk went. `challenge`: TXT records of the proof's name. `sts`, `tls_rpt`: those of MTA-STS and TLS-RPT;
-    `policy_host`: addresses of the MTA-STS policy's host, `own_hosts`: of our hosts. `troubles`: what was not answered, and why.
+    `policy_host`: addresses of the MTA-STS policy's host, `own_hosts`: of our hosts. `troubles`: what was not
+    answered, and why.
     """
 
     mx: tuple[MX, ...] | None = None
@@ -72,6 +74,7 @@ class Seen(NamedTuple):
     tls_rpt: tuple[str, ...] | None = None
     policy_host: tuple[str, ...] | None = None
     own_hosts: tuple[str, ...] = ()
+    tlsa: Mapping[str, tuple[str, ...]] = {}  # by name
     troubles: tuple[str, ...] = ()
 
 
@@ -94,10 +97,11 @@ class Rows(NamedTuple):
     sts: Row | None = None
     policy_host: Row | None = None
     tls_rpt: Row | None = None
+    tlsa: tuple[Row, ...] = ()
 
     @property
     def all(self) -> list[Row]:
-        return [row for row in self if row is not None]
+        return [*(row for row in self[:-1] if row is not None), *self.tlsa]
 
 
 def rows(want: Want, seen: Seen) -> Rows:
@@ -110,6 +114,7 @@ def rows(want: Want, seen: Seen) -> Rows:
         _sts(want, seen),
         _policy_host(want, seen),
         _tls_rpt(want, seen),
+        tuple(_tlsa(name, texts, seen) for name, texts in want.tlsa),
     )
 
 
@@ -119,7 +124,12 @@ def remembered(old: Seen | None, new: Seen) -> Seen:
         return new
     parts = ("mx", "txt", "dmarc", "challenge", "sts", "tls_rpt", "policy_host")
     kept = {name: getattr(old, name) for name in parts if getattr(new, name) is None}
-    return new._replace(**kept, spf={**old.spf, **new.spf}, foreign={**old.foreign, **new.foreign})
+    return new._replace(
+        **kept,
+        spf={**old.spf, **new.spf},
+        foreign={**old.foreign, **new.foreign},
+        tlsa={**old.tlsa, **new.tlsa},
+    )
 
 
 def expected_mx(want: Want) -> str:
@@ -298,3 +308,19 @@ def _policy_host(want: Want, seen: Seen) -> Row | None:
     if any(address in ours for address in seen.policy_host):
         return row._replace(state=State.OK)
     return row._replace(state=State.DIFFERS, note="it leads elsewhere")
+
+
+def _tlsa(name: str, texts: tuple[str, ...], seen: Seen) -> Row:
+    """Every key that may be served has to stand there; others may stand beside it."""
+    row = Row("TLSA", name, "\n".join(texts), "", State.UNKNOWN)
+    if not texts:
+        return row._replace(note="no TLSCert of the listeners has dane.mode Staged")
+    found = seen.tlsa.get(name)
+    if found is None:
+        return row._replace(note="DNS did not answer")
+    row = row._replace(observed="\n".join(found))
+    if not found:
+        return row._replace(state=State.MISSING, note="it is not published")
+    if set(texts) <= set(found):
+        return row._replace(state=State.OK)
+    return row._replace(state=State.DIFFERS, note="a key that is served, or will be, is not in it")

@@ -69,8 +69,9 @@ def fields(want: Want, found: Rows, keys: Sequence[Raw] = ()) -> Raw:
     """The other fields. `keys`: the records of DKIM keys, as their status has them."""
     columns = ((found.mx, "mx"), (found.spf, "spf"), (found.dmarc, "dmarc"), (found.sts, "mtaSts"))
     others = ((found.policy_host, "mtaStsHost"), (found.tls_rpt, "tlsRpt"), (found.proof, "proof"))
+    told = [_row(row, purpose) for row, purpose in (*columns, *others) if row is not None]
     return {
-        "dnsRecords": [*(_row(row, purpose) for row, purpose in (*columns, *others) if row is not None), *keys],
+        "dnsRecords": [*told, *(_row(row, "dane") for row in found.tlsa), *keys],
         "dns": {purpose: str(row.state) for row, purpose in columns if row is not None},
         "proof": {"name": proof.name_of(want.domain), "value": want.proof} if want.proof else None,
     }
@@ -80,7 +81,7 @@ def _judged(want: Want, found: Rows) -> list[Row]:
     """A proof counts only while nothing is received without it; without it nothing else counts yet."""
     if want.is_proof_needed and found.proof is not None and found.proof.state is not State.OK:
         return [found.proof]
-    return [found.mx, found.spf, found.dmarc, *([found.tls_rpt] if found.tls_rpt is not None else [])]
+    return [found.mx, found.spf, found.dmarc, *([found.tls_rpt] if found.tls_rpt is not None else []), *found.tlsa]
 
 
 def _row(row: Row, purpose: str) -> Raw:
@@ -90,8 +91,8 @@ def _row(row: Row, purpose: str) -> Raw:
 
 
 def _title(row: Row) -> str:
-    if row.type == "MX":
-        return "MX"
+    if row.type in ("MX", "TLSA"):
+        return row.type
     if row.name.startswith("_dmarc."):
         return "DMARC"
     for prefix, title in (("_mta-sts.", "MTA-STS"), ("mta-sts.", "the policy's host"), ("_smtp._tls.", "TLS-RPT")):
@@ -103,7 +104,7 @@ def _title(row: Row) -> str:
 def _mend(row: Row) -> str:
     """What is wrong with a row, and what to publish."""
     lines = row.expected.splitlines()
-    quoted = [text if row.type == "MX" else f'"{text}"' for text in lines]
+    quoted = [f'"{text}"' if row.type == "TXT" else text for text in lines]
     publish = " and ".join(f"{row.name}. {row.type} {text}" for text in quoted)
     verb = "publish" if row.state is State.MISSING or row.type == "TXT" else "let it be"
     return f"{_title(row)}: {row.note}: {verb} {publish}" if publish else f"{_title(row)}: {row.note}"

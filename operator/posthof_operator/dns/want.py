@@ -8,7 +8,7 @@ Rules of this file
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from posthof_crds import names
@@ -27,6 +27,7 @@ class House(NamedTuple):
     addresses: tuple[str, ...] = ()  # at which the world reaches it: addresses and names
     egress: tuple[str, ...] = ()
     proven: frozenset[str] = frozenset()  # MX hosts seen with a certificate that the world believes
+    tlsa: tuple[str, ...] = ()  # texts of TLSA records for the keys of its MX listeners
 
 
 class Bound(NamedTuple):
@@ -39,8 +40,15 @@ class Bound(NamedTuple):
     is_current: bool  # said of the object as it is now
 
 
-def house_of(raw: Raw) -> House:
-    """The MTA's part. An object that breaks a rule gives what can be read of it."""
+def certificates_of(raw: Raw) -> list[str]:
+    """The TLSCerts that the world sees at an MTA's MX listeners, by name."""
+    listeners = [one for one in raw.get("spec", {}).get("listeners") or () if one.get("role") == "MX"]
+    refs = [ref for one in listeners for ref in (one.get("tls") or {}).get("certRefs") or ()]
+    return list(dict.fromkeys(str(ref.get("name", "")) for ref in refs))
+
+
+def house_of(raw: Raw, certificates: Sequence[Raw] = ()) -> House:
+    """The MTA's part. An object that breaks a rule gives what can be read of it. `certificates`: its TLSCerts."""
     spec, status = raw.get("spec", {}), raw.get("status", {})
     egress = (spec.get("egress") or {}).get("addresses") or ()
     return House(
@@ -48,7 +56,18 @@ def house_of(raw: Raw) -> House:
         tuple(status.get("addresses") or ()),
         tuple(str(one) for one in egress),
         frozenset(status.get("provenHosts") or ()),
+        tuple(
+            one["text"]
+            for cert in certificates
+            for one in cert.get("status", {}).get("tlsa") or ()
+            if one.get("name") == tlsa_name(_domain(spec.get("hostname", "")))
+        ),
     )
+
+
+def tlsa_name(host: str) -> str:
+    """Where TLSA records of an MX host stand (RFC 7672 2.2.3)."""
+    return f"_25._tcp.{host}"
 
 
 def bindings(raw: Raw) -> Iterator[Bound]:
@@ -102,6 +121,7 @@ def want_of(raw: Raw, house: Callable[[str, str], House | None], salt: bytes, *,
         may_publish=bool(accepting),
         policy=transport.policy_of(dns.get("mtaSts"), hosts, proven) if hosts else None,
         tls_rpt=dns.get("tlsRpt") or "",
+        tlsa=tuple((tlsa_name(one.hostname), one.tlsa) for one in houses if one.hostname) if dns.get("dane") else (),
     )
 
 

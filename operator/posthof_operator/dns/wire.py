@@ -86,6 +86,8 @@ def _value(kind: str, record: Any) -> MX | str:
         return MX(int(record.preference), record.exchange.to_text(omit_final_dot=True).lower().removesuffix("."))
     if kind == "TXT":
         return b"".join(record.strings).decode("utf-8", "backslashreplace")
+    if kind == "TLSA":
+        return f"{record.usage} {record.selector} {record.mtype} {bytes(record.cert).hex()}"
     return str(record.address)
 
 

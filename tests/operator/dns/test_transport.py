@@ -10,7 +10,7 @@ from posthof_operator.dns import status
 from posthof_operator.dns.endpoint import endpoint
 from posthof_operator.dns.rows import Rows, Seen, State, Want, rows
 from posthof_operator.dns.transport import policy_of
-from posthof_operator.dns.want import house_of, want_of
+from posthof_operator.dns.want import certificates_of, house_of, want_of
 
 HOST = "mx.example.org"
 ASKED = {"mode": "Enforce", "maxAge": "1d"}
@@ -128,3 +128,55 @@ def test_the_wish_stands_in_the_object_and_the_proof_in_the_mtas_status() -> Non
     want = want_of(raw, lambda *_: house_of(mta), b"salt", is_proven=False)
     assert want is not None
     assert (want.policy, want.tls_rpt) == (PROVEN, WANT.tls_rpt)
+
+
+# -- TLSA
+
+
+KEYS = ("3 1 1 " + "a" * 64, "3 1 1 " + "b" * 64)
+PLACE = "_25._tcp.mx.example.org"
+
+
+@pytest.mark.parametrize(
+    ("texts", "seen", "state"),
+    [
+        (KEYS, {PLACE: KEYS}, "ok"),
+        (KEYS, {PLACE: (*KEYS, "3 1 1 " + "c" * 64)}, "ok"),
+        (KEYS, {PLACE: KEYS[:1]}, "differs"),
+        (KEYS, {PLACE: ()}, "missing"),
+        (KEYS, {}, "unknown"),
+        ((), {PLACE: KEYS}, "unknown"),
+    ],
+)
+def test_every_key_that_may_be_served_has_to_stand_in_dns(
+    texts: tuple[str, ...], seen: dict[str, tuple[str, ...]], state: str
+) -> None:
+    want = Want("acme.example", hosts=(HOST,), tlsa=((PLACE, texts),))
+    found = rows(want, RIGHT._replace(tlsa=seen))
+    [row] = found.tlsa
+    assert str(row.state) == state
+    assert [one["state"] for one in status.fields(want, found)["dnsRecords"] if one["purpose"] == "dane"] == [state]
+
+
+def test_the_records_are_those_of_the_certificates_at_mx_listeners() -> None:
+    mta = {
+        "spec": {
+            "hostname": HOST,
+            "listeners": [
+                {"role": "MX", "tls": {"certRefs": [{"name": "mx"}, {"name": "mx"}]}},
+                {"role": "Internal", "tls": {"certRefs": [{"name": "inside"}]}},
+            ],
+        }
+    }
+    cert = {"status": {"tlsa": [{"name": PLACE, "text": KEYS[0]}, {"name": "_465._tcp.mx.example.org", "text": "x"}]}}
+    assert certificates_of(mta) == ["mx"]
+    assert house_of(mta, [cert]).tlsa == KEYS[:1]
+    accepted = {"type": "Accepted", "status": "True", "reason": "Accepted"}
+    raw = {
+        "metadata": {"namespace": "mail", "name": "acme"},
+        "spec": {"domain": "acme.example", "dns": {"dane": True}},
+        "status": {"bindings": [{"namespace": "mail", "mta": "edge", "conditions": [accepted]}]},
+    }
+    want = want_of(raw, lambda *_: house_of(mta, [cert]), b"salt", is_proven=False)
+    assert want is not None
+    assert want.tlsa == ((PLACE, KEYS[:1]),)
