@@ -193,7 +193,7 @@ class Asker:
         owner, name = owner_reference(raw, "TLSCert"), f"{wish.name}-acme"
 
         async def put(records: list[Record]) -> None:
-            await world.api.apply(_endpoint(wish, name, records, owner))
+            await world.api.apply(certmanager.endpoint(wish, name, records, owner))
 
         async def take() -> None:
             await world.api.delete(Key("DNSEndpoint", wish.namespace, name))
@@ -318,26 +318,4 @@ def _account_secret(wish: Wish, name: str, data: Mapping[str, bytes]) -> Raw:
         },
         "type": "Opaque",
         "data": {key: base64.b64encode(value).decode() for key, value in data.items()},
-    }
-
-
-def _endpoint(wish: Wish, name: str, records: list[Record], owner: Raw) -> Raw:
-    by_name: dict[str, list[str]] = {}
-    for record in records:
-        by_name.setdefault(record.name, []).append(f'"{record.text}"')
-    return {
-        "apiVersion": RESOURCES["DNSEndpoint"].api_version,
-        "kind": "DNSEndpoint",
-        "metadata": {
-            "namespace": wish.namespace,
-            "name": name,
-            "labels": certmanager.labels(wish),
-            "ownerReferences": [owner],
-        },
-        "spec": {
-            "endpoints": [
-                {"dnsName": one, "recordType": "TXT", "recordTTL": 60, "targets": targets}
-                for one, targets in by_name.items()
-            ]
-        },
     }

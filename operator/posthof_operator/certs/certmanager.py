@@ -1,18 +1,22 @@
-"""cert-manager by reference: the Certificate object that is ordered from it, and what it says of the order. Pure.
+"""What is ordered from others by objects of theirs. cert-manager: the Certificate, and what it says of the order.
+ExternalDNS: the DNSEndpoint with proofs or TLSA records. Pure.
 
 Only fields that a TLSCert speaks of are written; the rest is cert-manager's own default.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from posthof_certs.zone import Record
 from posthof_operator.apply import is_within
 from posthof_operator.certs.plan import Ordered
 from posthof_operator.certs.wish import Wish
 from posthof_operator.resources import MANAGED_BY, MANAGER, RESOURCES, Raw
 
 LABEL = "posthof.dev/tlscert"
+PROOF_TTL = 60  # seconds: a proof is looked at once
 
 
 def certificate(wish: Wish, owner: Raw) -> Raw:
@@ -81,3 +85,28 @@ def _duration(seconds: float) -> str:
     if hours:
         return f"{hours}h{minutes}m{left}s"
     return f"{minutes}m{left}s" if minutes else f"{left}s"
+
+
+def endpoint(wish: Wish, name: str, records: Sequence[Record], owner: Raw) -> Raw:
+    """A DNSEndpoint object of a TLSCert's own, for ExternalDNS: records of one name and type stand together."""
+    grouped: dict[tuple[str, str], list[str]] = {}
+    for record in records:
+        text = f'"{record.text}"' if record.type == "TXT" else record.text
+        grouped.setdefault((record.name, record.type), []).append(text)
+    ttl = wish.dane.ttl if wish.dane is not None else PROOF_TTL
+    return {
+        "apiVersion": RESOURCES["DNSEndpoint"].api_version,
+        "kind": "DNSEndpoint",
+        "metadata": {
+            "namespace": wish.namespace,
+            "name": name,
+            "labels": labels(wish),
+            "ownerReferences": [owner],
+        },
+        "spec": {
+            "endpoints": [
+                {"dnsName": one, "recordType": kind, "recordTTL": ttl, "targets": targets}
+                for (one, kind), targets in grouped.items()
+            ]
+        },
+    }

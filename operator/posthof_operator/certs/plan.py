@@ -32,6 +32,11 @@ class Finding(NamedTuple):
     is_serious: bool = True
 
 
+WAITS = Finding(
+    Reason.KEY_WAITS, "the next key waits until its TLSA records have stood for two TTLs: see status.tlsa"
+)
+
+
 class Ordered(NamedTuple):
     """What cert-manager says of the Certificate that was ordered from it."""
 
@@ -69,6 +74,7 @@ class Snapshot(NamedTuple):
     made_by: str = ""
     next_key: bytes | None = None
     asking: Asking = Asking()
+    key_from: float = 0.0  # unix seconds: before it no certificate is made with another key than the present one
 
 
 class Do(enum.Enum):
@@ -174,6 +180,8 @@ def _plan_own(snapshot: Snapshot, now: float) -> Plan:
     if finding is None:
         warning = f"it cannot be renewed at {time_text(due)}: {trouble.message}" if trouble and due else ""
         return Plan(Do.NOTHING, in_force=facts, renewal=due, warning=warning)
+    if trouble is None and facts is not None and now < snapshot.key_from:
+        return _hindered(finding, WAITS, facts, due)._replace(again=snapshot.key_from)
     if trouble is None:
         return Plan(Do.ISSUE, finding, facts, renewal=due)
     return _hindered(finding, trouble, facts, due)
@@ -322,6 +330,8 @@ def _plan_asked(snapshot: Snapshot, now: float) -> Plan:
         text = f"{asking.failure.message}; it is tried again at {time_text(asking.again)}"
         failure = asking.failure._replace(message=text)
         return _hindered(finding, failure, facts, due)._replace(again=asking.again)
+    if facts is not None and now < snapshot.key_from:
+        return _hindered(finding, WAITS, facts, due)._replace(again=snapshot.key_from)
     do = Do.STAGE if next_key_of(snapshot) is None else Do.ASK
     return Plan(do, finding, facts, renewal=due)
 

@@ -16,9 +16,10 @@ import time
 
 from posthof_certs import issue
 from posthof_certs.pair import Pair
+from posthof_certs.zone import Record
 from posthof_crds.reasons import Condition, Reason
 from posthof_operator.apply import Foreign
-from posthof_operator.certs import certmanager, status
+from posthof_operator.certs import certmanager, dane, status
 from posthof_operator.certs.asking import Asker, unusable
 from posthof_operator.certs.plan import Do, Finding, Plan, Snapshot, maker, next_key_of, plan
 from posthof_operator.certs.status import Service
@@ -63,9 +64,19 @@ VOICE = Voice(
             "failures",
             "nextAttempt",
             "nextKey",
+            "tlsa",
         }
     ),
-    types=frozenset({Condition.READY, Condition.ISSUING, Condition.SERVED, Condition.RECONCILING, Condition.STALLED}),
+    types=frozenset(
+        {
+            Condition.READY,
+            Condition.ISSUING,
+            Condition.SERVED,
+            Condition.DANE_READY,
+            Condition.RECONCILING,
+            Condition.STALLED,
+        }
+    ),
 )
 
 log = logging.getLogger("posthof_operator.certificates")
@@ -79,6 +90,7 @@ class Certificates:
 
     def __init__(self) -> None:
         self._asker = Asker()
+        self._publisher = dane.Publisher()
         self._cert_manager_until = 0.0  # when the answer "it is here" is asked for again
 
     async def reconcile(self, key: Key, world: World) -> Requeue | None:
@@ -86,6 +98,7 @@ class Certificates:
         raw = world.store.get(key)
         if raw is None or "deletionTimestamp" in raw["metadata"]:
             self._asker.forget(key)
+            self._publisher.forget(key)
             return None  # what was made for it goes with it: it is the owner
         if PAUSED in raw["metadata"].get("annotations", {}):
             says = status.paused()
@@ -101,16 +114,22 @@ class Certificates:
         snapshot = await self._snapshot(wish, raw, world)
         if wish.source in ASKED:
             snapshot = await self._hear(snapshot, raw, service, world, now)
-        found = plan(snapshot, now)
+        standing = await self._dane(snapshot, raw, service, world, now)
+        snapshot = snapshot._replace(key_from=_key_from(snapshot, standing))
+        found, has_acted = plan(snapshot, now), False
         for _ in range(STEPS):
             if found.do is Do.NOTHING:
                 break
+            has_acted = True
             snapshot = await self._act(snapshot, found, raw, world, now)
             found = plan(snapshot, now)
+        if has_acted:
+            standing = await self._dane(snapshot, raw, service, world, now)
         old = raw.get("status") or {}
-        says = status.conditions(wish, found, service, old)
-        await tell(world, raw, says, status.fields(snapshot, found, service, old), VOICE)
-        return _requeue(wish, found, now)
+        says = status.conditions(wish, found, service, old) + dane.condition(wish, standing)
+        fields = status.fields(snapshot, found, service, old) | {"tlsa": dane.told(standing)}
+        await tell(world, raw, says, fields, VOICE)
+        return _sooner(_requeue(wish, found, now), dane.again(standing, now))
 
     # ------------------------------------------------------------------ what is there
 
@@ -150,6 +169,33 @@ class Certificates:
         return found
 
     # ------------------------------------------------------------------ what is done
+
+    async def _dane(self, snapshot: Snapshot, raw: Raw, service: Service, world: World, now: float) -> dane.Standing:
+        """The TLSA records of the present and the next key: published, looked for, taken away."""
+        wish = snapshot.wish
+        if wish.dane is None or snapshot.current is None:
+            return dane.Standing()
+        owner = owner_reference(raw, self.kind)
+
+        async def text(name: str, key: str) -> str:
+            secret = await world.api.get("Secret", wish.namespace, name)
+            data = (secret or {}).get("data") or {}
+            if key not in data:
+                raise LookupError(f"Secret {name} is not there, or has no {key}: add it")
+            return base64.b64decode(data[key]).decode("ascii", "replace").strip()
+
+        async def endpoint(records: list[Record]) -> None:
+            await world.api.apply(certmanager.endpoint(wish, f"{wish.name}-dane", records, owner))
+
+        return await self._publisher.stand(
+            Key(self.kind, wish.namespace, wish.name),
+            wish,
+            raw,
+            dane.wanted(wish, snapshot.current, next_key_of(snapshot)),
+            is_served=status.is_served(snapshot.current, service),
+            now=now,
+            world=dane.Surroundings(world.settings.resolver, world.settings.dns_port, text, endpoint),
+        )
 
     async def _hear(self, snapshot: Snapshot, raw: Raw, service: Service, world: World, now: float) -> Snapshot:
         """How it stands with an order, and what has come of it. A bad pair never takes the place of a good one."""
@@ -343,6 +389,19 @@ def _kept(raw: Raw) -> Raw:
     """What was told of the last good one stays told while the object cannot be obeyed."""
     old = raw.get("status", {})
     return {name: old[name] for name in VOICE.fields - {"observedGeneration"} if name in old}
+
+
+def _key_from(snapshot: Snapshot, standing: dane.Standing) -> float:
+    """When another key may be served; at once where no records go before it."""
+    if snapshot.wish.dane is None or snapshot.current is None:
+        return 0.0
+    return standing.key_from(snapshot.wish.dane.ttl)
+
+
+def _sooner(one: Requeue | None, seconds: float | None) -> Requeue | None:
+    if seconds is None:
+        return one
+    return Requeue(seconds, "DANE") if one is None or seconds < one.after else one
 
 
 def _requeue(wish: Wish, found: Plan, now: float) -> Requeue | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from posthof_certs.pair import Facts, pin, same_serial, some, time_text
+from posthof_certs.pair import BadPair, Facts, Pair, pin, read, same_serial, some, time_text
 from posthof_crds.problems import sentence
 from posthof_crds.reasons import Condition, Reason
 from posthof_operator.certs.plan import Do, Finding, Plan, Snapshot, next_key_of
@@ -131,6 +131,15 @@ def _served_before(old: Raw) -> Said:
         if one["type"] == Condition.SERVED:
             return Said(Condition.SERVED, one["status"], Reason(one["reason"]), one["message"])
     return Said(Condition.SERVED, "Unknown", Reason.NOT_SERVED, "no pod has reported yet")
+
+
+def is_served(current: Pair, service: Service) -> bool:
+    """Whether every pod that should serves this pair; also where nobody should."""
+    try:
+        serial = read(current).serial
+    except BadPair:
+        return False
+    return service.is_known and all(same_serial(each, serial) for each in service.pods.values())
 
 
 def _share(facts: Facts | None, service: Service) -> str | None:

@@ -16,8 +16,9 @@ from pydantic import ValidationError
 
 from posthof_certs.issue import KeyKind, Order
 from posthof_certs.renewal import Window
-from posthof_crds.compile import certificate_of
-from posthof_crds.engine import ACMEOrder
+from posthof_crds import tlscert
+from posthof_crds.compile import certificate_of, update_of
+from posthof_crds.engine import ACMEOrder, DNSUpdate
 from posthof_crds.tlscert import TLSCert
 
 
@@ -38,6 +39,15 @@ class Solver(enum.StrEnum):
     HTTP = "http01"
     UPDATE = "rfc2136"
     ENDPOINT = "dnsEndpoint"
+
+
+class Dane(NamedTuple):
+    """TLSA records that go before the key."""
+
+    ports: tuple[int, ...]
+    ttl: int
+    update: DNSUpdate | None = None
+    by_endpoint: bool = False
 
 
 class IssuerRef(NamedTuple):
@@ -65,6 +75,7 @@ class Wish(NamedTuple):
     signer: str = ""  # of Source.CSR
     rotation: str = "Always"  # or Never, Staged
     windows: tuple[Window, ...] = ()
+    dane: Dane | None = None  # None: Off
 
     @property
     def next(self) -> str:
@@ -108,6 +119,7 @@ def wish_of(raw: Mapping[str, Any]) -> Wish:
         Order(made.dns_names, KeyKind(made.key_algorithm, made.key_size), made.duration),
         made.renew_before,
         rotation=made.key_rotation,
+        dane=_dane_of(model.spec.dane),
         windows=tuple(Window(frozenset(one.days), one.start, one.length) for one in made.windows),
     )
     if issuer.self_signed is not None:
@@ -132,6 +144,13 @@ def wish_of(raw: Mapping[str, Any]) -> Wish:
         "issuer.files names files of one machine, and pods have none of them: store the pair in a Secret "
         "(kubectl create secret tls) and write issuer.secretRef"
     )
+
+
+def _dane_of(given: tlscert.Dane) -> Dane | None:
+    if given.mode == "Off":
+        return None
+    update = update_of(given.rfc2136) if given.rfc2136 is not None else None
+    return Dane(given.ports, given.ttl, update, given.dns_endpoint is not None)
 
 
 def _first(error: ValidationError) -> str:
