@@ -40,7 +40,8 @@ def seal(
     number = len(sets) + 1
     if has_ended or number > chain.MOST or (cv == "none") != (number == 1):
         return b""
-    aar = b"ARC-Authentication-Results: i=%d; %b\r\n" % (number, results.strip())
+    lines = b";\r\n\t".join(part.strip() for part in results.split(b";"))
+    aar = b"ARC-Authentication-Results: i=%d; %b\r\n" % (number, lines)
     ams = _message_signature(headers, body, key, number, now)
     empty = b"ARC-Seal: i=%d; a=%b; cv=%b; d=%b;\r\n\ts=%b; t=%d;\r\n\tb=\r\n" % (
         number,
