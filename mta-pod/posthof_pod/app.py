@@ -630,10 +630,10 @@ class Worker:
             grace = max(seconds * 0.4, 0.2)
             await asyncio.gather(*(one.drain(grace) for one in self.listeners.values()))
             await self.callout.stop()
-            await self.mta.pool.drain(max(seconds - (time.monotonic() - begun) - 1.0, 0.5))
+            is_quiet = await self.mta.pool.drain(max(seconds - (time.monotonic() - begun) - 1.0, 0.5))
             self._take_tls()
             await self.reports.flush()
-            await self.mta.spool.stop()
+            await self.mta.spool.stop(is_quiet=is_quiet)
             await self.mta.maildirs.close()
             if self.accounts.directory.accounts:
                 await self.shared.close()

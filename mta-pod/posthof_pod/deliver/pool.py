@@ -159,8 +159,9 @@ class Pool:
             if target.site is None or not target.site.is_local:
                 target.until = 0.0
 
-    async def drain(self, patience: float) -> None:
-        """Start nothing new and let what runs end, for `patience` seconds at most; then it is cancelled."""
+    async def drain(self, patience: float) -> bool:
+        """Start nothing new and let what runs end, for `patience` seconds at most; then it is cancelled. Whether all
+        ended by itself: no message was left between its dot and the reply."""
         self._is_draining = True
         if self._timer is not None:
             self._timer.cancel()
@@ -178,6 +179,7 @@ class Pool:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+        return not running
 
     def statuses(self) -> list[SiteStatus]:
         """Every site that is known."""

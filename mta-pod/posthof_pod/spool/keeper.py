@@ -45,7 +45,7 @@ class Keeper:
         core.find_mate()
         self._task = core.loop.create_task(self._run())
 
-    async def stop(self) -> None:
+    async def stop(self, *, is_quiet: bool) -> None:
         """Settle, sync, free what is live for others, remove what is not, then our own folder."""
         core = self._core
         core.is_stopping = True
@@ -53,6 +53,8 @@ class Keeper:
         await self._end_task()
         if not core.journal.is_fenced:
             for lane in list(core.lanes.values()):
+                if is_quiet and lane.is_writable and lane.state is not LaneState.OFFERED:
+                    self._sharer.untry(lane)
                 if lane.state is LaneState.OPEN:
                     core.close_lane(lane)
                 elif lane.state is LaneState.CLOSED:

@@ -248,6 +248,13 @@ def fresh_states(envelope: Envelope, *, is_tried: bool) -> bytearray:
     return bytearray(one * len(envelope.recipients))
 
 
+def mark_untried(states: bytes | bytearray) -> bytearray:
+    """The states, with nobody being sent anything."""
+    return bytearray(
+        b"".join(STATE.pack(flags & ~IS_TRIED, attempts, due) for flags, attempts, due in STATE.iter_unpack(states))
+    )
+
+
 def waiting(states: bytes | bytearray) -> tuple[Held, ...]:
     """Who is not done."""
     return tuple(

@@ -11,13 +11,14 @@ import contextlib
 from functools import partial
 
 from ..replies import Temporary
-from . import layout, protocol, sharing
+from . import layout, protocol, record, sharing
 from .adopt import Adopter
 from .cache import Live
 from .core import Core
-from .lane import Gone, Lane, LaneState
+from .journal import SETTLED as JOURNAL_SETTLED
+from .lane import PENDING, SETTLED, TRIED, Gone, Lane, LaneState
 from .reader import Reader
-from .record import Damaged
+from .record import STATE, Damaged
 
 SLICE = 100
 
@@ -65,7 +66,8 @@ class Sharer:
         """Give one lane away: its attempts end, then it is free."""
         core = self._core
         lane.become(LaneState.LEAVING)
-        await self._until_quiet(lane)
+        if await self._until_quiet(lane):
+            self.untry(lane)
         core.journal.seal(lane)
         try:
             await core.settle_down(lane)
@@ -77,18 +79,50 @@ class Sharer:
             lane.become(LaneState.CLOSED)
             await self._announce(lane)
 
-    async def _until_quiet(self, lane: Lane) -> None:
+    async def _until_quiet(self, lane: Lane) -> bool:
         """Let the attempts that run end, RUNNING_ENDS seconds at most. Most end with an outcome, which is heard at
-        once; of the others, given back untried, the engine is asked."""
+        once; of the others, given back untried, the engine is asked. Whether all did; False too where the engine does
+        not say which run."""
         core = self._core
         ends = core.monotonic() + sharing.RUNNING_ENDS
-        lane.busy = set(core.callbacks.on_gone(lane.refs()) or ())
+        running = core.callbacks.on_gone(lane.refs())
+        lane.busy = set(running or ())
         while lane.busy and core.monotonic() < ends:
             lane.quiet = asyncio.Event()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(lane.quiet.wait(), sharing.ASK_AGAIN)
             lane.busy = set(core.callbacks.on_gone(list(lane.busy)) or ())
+        is_quiet = running is not None and not lane.busy
         lane.busy = set()
+        return is_quiet
+
+    def untry(self, lane: Lane) -> None:
+        """No attempt runs: who counts as tried and has no outcome was never sent anything. On record, so that whoever
+        takes the lane does not count them as possible duplicates. What an earlier owner left open was counted when
+        the lane came to us."""
+        for row in lane.rows():
+            if lane.flags[row] & (TRIED | SETTLED | PENDING) != TRIED:
+                continue
+            states = lane.multi.get(row)
+            if states is None:
+                states = bytearray(STATE.pack(0, 0, 0.0) * lane.counts[row])
+            else:
+                states = record.mark_untried(states)
+                lane.multi[row] = states
+            lane.flags[row] &= ~TRIED & 0xFF
+            self._put_on_record(lane, row, bytes(states))
+
+    def _put_on_record(self, lane: Lane, row: int, states: bytes) -> None:
+        journal, ref = self._core.journal, lane.ref(row)
+
+        def placed(ordinal: int, offset: int, length: int) -> None:
+            with contextlib.suppress(Gone):  # a later settle ended it
+                lane.set_state_at(lane.row(ref), ordinal, offset)
+
+        meta = record.settle_meta(lane.numbers[row], record.Settle(states))
+        entry = (JOURNAL_SETTLED, 0, meta, (), placed, lambda: None, lambda failure: None)
+        placed(*journal.append(lane, record.SETTLE, 0, meta, (), entry=entry))
+        journal.settle_later(lane)
 
     async def free(self, lane: Lane, load: int) -> None:
         """`free.<n>`: all of the lane is synced. OSError: it is still ours."""

@@ -98,9 +98,10 @@ class Spool:
         """
         await self._keeper.start()
 
-    async def stop(self) -> None:
-        """Settle, sync, give the lanes free for others, leave no trace of this worker. Sessions have ended before."""
-        await self._keeper.stop()
+    async def stop(self, *, is_quiet: bool = False) -> None:
+        """Settle, sync, give the lanes free for others, leave no trace of this worker. Sessions have ended before;
+        `is_quiet`: by themselves, so that whoever has no outcome was not sent anything."""
+        await self._keeper.stop(is_quiet=is_quiet)
 
     def abandon(self) -> None:
         """End the threads and leave everything as it is: what a fenced worker does, and what a kill would."""
