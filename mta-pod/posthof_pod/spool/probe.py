@@ -22,7 +22,7 @@ from pathlib import Path
 
 import msgspec
 
-from .volume import Volume, file_system, is_network, mount_options
+from .volume import Volume, file_system, mount_options
 
 SYNCS = 40
 ROUNDS = 20  # of a race for one name, and of texts written in place
@@ -293,8 +293,6 @@ class _Probe:
             self._warnings.append(f"a sync takes up to {_ms(max(syncs))}: each 250 waits for one")
         if abs(offset) > CLOCKS:
             self._warnings.append(f"its clock is {offset:+.0f} s from ours: nothing rests on it, look into it")
-        if is_network(self._folder) and not self._has_two:
-            self._warnings.append("other machines may write here: a second mount would show what they see, and when")
 
 
 class _Broken(Exception):
