@@ -36,6 +36,7 @@ from posthof_crds.parts import (
     Flaw,
     Part,
     PartKey,
+    credential_secrets,
     made_pair,
     outbound_secrets,
     part_of,

@@ -216,7 +216,7 @@ _POLICY = engine.OwnPolicy(mode="testing")
 
 class MTASTS(Part):
     """An MTA-STS policy (RFC 8461): servers that send to the domain demand TLS and a valid certificate. The MTA
-    serves it (its `mtaSts`); what to publish in DNS is in the status, on one machine in `posthof mta-sts`."""
+    serves it (its `mtaSts`); what to publish in DNS is in the status, on one machine in `posthof mtasts`."""
 
     mode: Literal["Testing", "Enforce"] = "Testing"
     """Testing: senders only report what would fail. Enforce: they deliver by valid TLS or not at all. It is published

@@ -143,5 +143,7 @@ def test_a_house_serves_its_policies_and_enforces_when_its_own_host_is_proven(mo
         mta.program.until(lambda: "mode: enforce" in fetch(port, "ours.test", ca.file), "the policy is enforced")
         text = fetch(port, "ours.test", ca.file)
         assert read_policy("ours.test", "x", text.encode(), 0.0).mx == ("posthof.test",)
+        shown = mta.run("mtasts", "--zone", "-f", str(mta.manifests))
+        assert f'_mta-sts.ours.test. 3600 IN TXT "{policytext.record(text)}"' in shown
         with pytest.raises(urllib.error.URLError):  # no certificate for that name, and no policy either
             fetch(port, "other.test", ca.file)

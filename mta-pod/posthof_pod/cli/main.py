@@ -25,7 +25,9 @@ COMMANDS = {
     "sendmail": "take a message as sendmail(1) does",
     "mailq": "show the queue as mailq(1) does",
     "spool": "look into a spool: verify it, read its records",
+    "password": "what checks a password, to put into a Secret in its place",
     "dkim": "the DKIM keys of a house, and the records to publish",
+    "mtasts": "the MTA-STS policies of our domains, and the records to publish",
     "reports": "what other houses report about our domains",
     "api": "one raw question to the admin API",
 }
