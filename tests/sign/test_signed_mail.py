@@ -90,13 +90,14 @@ def story(
     *,
     mta: str = INTERNAL,
     offers: tuple[str, ...] = FULL,
+    script: dict[str, list[str]] | None = None,
     **what: str,
 ) -> None:
     async def run(peer: Peer) -> None:
         async with House(folder, manifests(peer.port, **what), mta=mta) as house:
             await act(house, peer)
 
-    with Peer(offers=offers) as peer:
+    with Peer(script, offers=offers) as peer:
         uvloop.run(run(peer))
 
 
@@ -181,6 +182,27 @@ def test_a_rule_that_knows_its_clients_makes_their_mail_ours(tmp_path: Path) -> 
         assert results((await sent(house, peer)).content) == BOTH
 
     story(tmp_path, act, mta=WORLD)
+
+
+def test_a_rule_as_wide_as_the_world_knows_nobody(tmp_path: Path) -> None:
+    async def act(house: House, peer: Peer) -> None:
+        assert b"DKIM-Signature" not in (await sent(house, peer)).content
+
+    match = "clients: [0.0.0.0/1, 128.0.0.0/1], recipients: ['*@far.test']"
+    story(tmp_path, act, mta=WORLD, match=match)
+
+
+def test_a_report_is_signed_by_the_domain_above_our_hostname(tmp_path: Path) -> None:
+    async def act(house: House, peer: Peer) -> None:
+        await house.submit("carol@far.test", ["nobody@far.test"], MAIL)
+        report = await taken(house, peer)
+        assert report.sender == ""
+        assert b"From: " in report.content
+        assert b"mail.a.example" in report.content
+        assert results(report.content) == BOTH
+
+    mta = INTERNAL.replace("mail.house.test", "mail.a.example")
+    story(tmp_path, act, mta=mta, script={"RCPT": ["550 5.1.1 nobody", "250 2.1.5 ok"]})
 
 
 def test_what_goes_to_several_places_is_signed_once(tmp_path: Path) -> None:

@@ -5,11 +5,13 @@ Rules of this file
   clients, or made here. What the world sent is never signed as its author's, whatever From says and wherever an alias
   leads it: that would give a forger our name.
 - A tenant's mail is signed by the domains of its own namespace alone.
-- The domain is that of From, exactly: one address, one domain. What has no such From is not signed.
+- The domain is that of From, exactly: one address, one domain. What has no such From is not signed. A report, whose
+  From is at the MTA's hostname, may be signed by the next domain of ours above that.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import re
 
 from posthof_crds import names
@@ -20,7 +22,6 @@ from posthof_pod.model import Envelope, Origin, Recipient
 _ADDRESS = re.compile(rb'(?:[^<>@"]|"(?:[^"\\]|\\.)*")*<(?:[^<>@"\s]|"(?:[^"\\<>]|\\.)*")+@([^<>@\s"]+)>\s*')
 _BARE = re.compile(rb"[^<>@\"\s,;:()]+@([^<>@\s\",;:()]+)\s*")
 _OWN_ROLES = frozenset({str(ListenerRole.INTERNAL), str(ListenerRole.SUBMISSION), str(ListenerRole.SUBMISSIONS)})
-_ANYBODY = None  # no bound on the namespace
 
 
 def author_domain(head: bytes) -> str:
@@ -58,5 +59,12 @@ class Authors:
 
 
 def _knows_clients(rule: Rule) -> bool:
+    """Networks as wide as the world know nobody."""
     match = rule.match
-    return bool(match.clients or match.workloads or match.credentials)
+    is_narrow = bool(match.clients) and all(map(_is_narrow, match.clients))
+    return is_narrow or bool(match.workloads or match.credentials)
+
+
+def _is_narrow(network: str) -> bool:
+    found = ipaddress.ip_network(network, strict=False)
+    return found.prefixlen >= (8 if found.version == 4 else 16)

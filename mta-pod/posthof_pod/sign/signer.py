@@ -170,6 +170,8 @@ class Signer:
         """Who signs: the author's domain, or the one whose alias sends it on. None: nobody."""
         envelope, first = mail.envelope, mail.first
         place = author_domain(mail.trace + head)
+        if envelope.origin == Origin.REPORT:
+            place = self._above(place)
         own = self._domains.get(place)
         if own is not None and own.keys and self._authors.may_sign(envelope, first, own.name):
             return _Job(mail, place, True)
@@ -180,6 +182,12 @@ class Signer:
         place = names.split(first.original)[1]
         forwarder = self._domains.get(place)
         return _Job(mail, place, False) if forwarder is not None and forwarder.keys else None
+
+    def _above(self, place: str) -> str:
+        """The domain itself, or the next one above it that has keys: a report is from our own hostname."""
+        while place and not ((own := self._domains.get(place)) is not None and own.keys):
+            place = place.partition(".")[2]
+        return place
 
     def _fields(self, job: _Job, head: bytes, body: Body) -> bytes:
         trace, now = job.mail.trace, job.mail.now
