@@ -24,7 +24,7 @@ from kit import manifests
 from kit.api import Api, ApiError, Object
 from kit.place import ROOT
 
-KINDS = ("MTA", "MailDomain", "RelayPolicy", "TLSCert")
+KINDS = ("MTA", "MailDomain", "RelayPolicy", "AccessPolicy", "TLSCert")
 Shape = tuple[object, ...]
 
 
