@@ -12,7 +12,7 @@ help:
 	@echo 'make check   ruff, format, mypy, import layers, generated files in step'
 	@echo 'make bench   Posthof, Postfix, Exim and OpenSMTPD side by side; build/bench.json'
 	@echo 'make crash   the whole crash walk (make test takes a seeded sample)'
-	@echo 'make chaos   faults on a shared volume (two JuiceFS mounts) for MINUTES=5; one table, the verdict last'
+	@echo 'make chaos   faults on a shared volume (two JuiceFS mounts) for MINUTES=5; one table, the verdict last; WHERE=cluster'
 	@echo 'make bench-fleet  1, 2 and 4 workers on a local and on a JuiceFS volume; build/bench-fleet.json'
 	@echo 'make images  both container images as OCI archives in build/images; REGISTRY=host/path pushes them'
 	@echo 'make e2e     a real two-node Kubernetes, the chart and the scenarios; SCENARIOS=smoke, KUBECONFIG=... REGISTRY=...'
@@ -36,11 +36,14 @@ crash: $(VENV)/.stamp
 	scripts/peers
 	POSTHOF_CRASH=all $(PYTEST) tests/crash tests/spool/test_model_search.py --timeout 0
 
-# As root on Debian, for it mounts: scripts/peers installs JuiceFS and Redis.
+# As root on Debian, for it mounts: scripts/peers installs JuiceFS and Redis. WHERE=cluster: the fleet's scenarios on the
+# two-node Kubernetes, again and again.
 MINUTES ?= 5
+WHERE ?= mounts
 chaos: $(VENV)/.stamp
 	VENV=$(VENV) scripts/peers
-	$(BIN)/python tests/shared_fs/chaos.py --minutes $(MINUTES) $(CHAOS_ARGS)
+	$(if $(filter cluster,$(WHERE)),$(BIN)/python e2e/run.py first_mail fleet --minutes $(MINUTES), \
+	  $(BIN)/python tests/shared_fs/chaos.py --minutes $(MINUTES) $(CHAOS_ARGS))
 
 bench-fleet: $(VENV)/.stamp
 	VENV=$(VENV) scripts/peers

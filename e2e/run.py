@@ -1,9 +1,10 @@
 """`make e2e`: start a cluster, install the chart, run scenarios, stop it. The last line is `N passed, N failed`.
 
-    run.py [NAME...] [--keep] [--list] [--repeat N]
+    run.py [NAME...] [--keep] [--list] [--repeat N] [--minutes N]
 
-NAME is a scenario of e2e/scenarios, `smoke` or `all` (default). --keep uses the built cluster that is up already, and
-leaves it up. KUBECONFIG=... REGISTRY=... runs on any other cluster (kit/place.py).
+NAME is a scenario of e2e/scenarios, `smoke`, `fleet` (faults under load) or `all` (default). --keep uses the built
+cluster that is up already, and leaves it up; --minutes begins the list again until they are over. KUBECONFIG=...
+REGISTRY=... runs on any other cluster (kit/place.py).
 
 A scenario is a file with a docstring and `story(stage)`; it may say `NODES = True` (it needs the nodes' own
 processes) and `INSTALLS = True` (it brings the release itself). See docs/e2e.md.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import itertools
 import os
 import shutil
 import signal
@@ -33,6 +35,14 @@ from kit.states import States
 HERE = Path(__file__).parent
 BUILD = HERE.parent / "build"
 SMOKE = ("first_mail", "a_domain_changes_under_traffic", "a_drain_under_traffic")
+FLEET = (
+    "the_fleet_is_scaled",
+    "pods_are_killed_every_five_seconds",
+    "a_node_is_frozen_and_comes_back",
+    "a_node_is_cut_off_and_comes_back",
+    "the_fleet_shrinks_while_the_api_server_is_away",
+    "pods_are_replaced_under_traffic",
+)
 
 
 def scenarios() -> list[str]:
@@ -44,11 +54,11 @@ def scenarios() -> list[str]:
 def chosen(words: list[str]) -> list[str]:
     known, picked = scenarios(), list[str]()
     for word in words or ["all"]:
-        group = known if word == "all" else SMOKE if word == "smoke" else [word]
+        group = known if word == "all" else {"smoke": SMOKE, "fleet": FLEET}.get(word, (word,))
         picked += [name for name in group if name not in picked]
     unknown = [name for name in picked if name not in known]
     if unknown:
-        raise Failure(f"there is no scenario {', '.join(unknown)}; known are: smoke all {' '.join(known)}")
+        raise Failure(f"there is no scenario {', '.join(unknown)}; known are: smoke fleet all {' '.join(known)}")
     return picked
 
 
@@ -100,6 +110,7 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="use the built cluster that is up, and leave it up")
     parser.add_argument("--list", action="store_true", help="name the scenarios")
     parser.add_argument("--repeat", type=int, default=1, help="run the list so many times")
+    parser.add_argument("--minutes", type=float, default=0.0, help="run the list again until they are over")
     parser.add_argument("--no-images", action="store_true", help="the images are on the nodes already")
     args = parser.parse_args()
     if args.list:
@@ -113,9 +124,13 @@ def main() -> int:
         place.open()
         if not args.no_images:
             place.images()
-        for name in names * args.repeat:
-            kept.told.append(perform(place, name))
-            kept.write(BUILD / "e2e.json")
+        ends = time.monotonic() + 60 * args.minutes
+        for number in itertools.count(1):
+            for name in names:
+                kept.told.append(perform(place, name))
+                kept.write(BUILD / "e2e.json")
+            if number >= args.repeat and time.monotonic() >= ends:
+                break
     except Failure as failure:
         say(f"e2e: {failure}")
         kept.told.append(Told("start", "failed", str(failure)))
@@ -128,6 +143,8 @@ def main() -> int:
 
 def report(kept: Run) -> int:
     say("")
+    for line in kept.ledger():
+        say(line)
     for each in kept.told:
         if each.outcome != "passed":
             say(f"{each.outcome}: {each.name}: {each.why}")

@@ -8,6 +8,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+LEDGER = ("sent", "accepted", "delivered", "lost", "duplicated", "metered")
+
 
 class Failure(Exception):
     """A scenario's condition was not reached, or what was found is wrong. The text says which."""
@@ -57,6 +59,37 @@ class Run:
     def count(self, outcome: str) -> int:
         return sum(each.outcome == outcome for each in self.told)
 
+    def ledger(self) -> list[str]:
+        """What became of the mail of scenarios that count it so: a table, one line for each run."""
+        rows = [
+            (each.name, *(f"{each.measured[name].value:.0f}" for name in LEDGER))
+            for each in self.told
+            if "lost" in each.measured
+        ]
+        if not rows:
+            return []
+        head = ("faults under load", *LEDGER)
+        widths = [max(len(row[at]) for row in (head, *rows)) for at in range(len(head))]
+        lines = [head, tuple("-" * width for width in widths), *rows]
+        return [
+            " | ".join(
+                [
+                    row[0].ljust(widths[0]),
+                    *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
+                ]
+            )
+            for row in lines
+        ]
+
+    def named(self) -> list[tuple[str, Told]]:
+        """Each with its name; a scenario that ran before gets a number, too."""
+        times: dict[str, int] = {}
+        found = []
+        for each in self.told:
+            times[each.name] = times.get(each.name, 0) + 1
+            found.append((each.name if times[each.name] == 1 else f"{each.name} {times[each.name]}", each))
+        return found
+
     def write(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         body = {
@@ -66,17 +99,17 @@ class Run:
             "failed": self.count("failed"),
             "notApplicable": self.count("not applicable"),
             "scenarios": {
-                each.name: {
+                name: {
                     "outcome": each.outcome,
                     **({"why": each.why} if each.why else {}),
                     "seconds": round(each.seconds, 1),
                     "measured": {
-                        name: {"value": round(m.value, 3), "unit": m.unit}
+                        what: {"value": round(m.value, 3), "unit": m.unit}
                         | ({"wanted": m.wanted, "ratio": round(m.ratio, 3)} if m.wanted else {})
-                        for name, m in each.measured.items()
+                        for what, m in each.measured.items()
                     },
                 }
-                for each in self.told
+                for name, each in self.named()
             },
         }
         path.write_text(json.dumps(body, indent=2) + "\n")
