@@ -15,6 +15,7 @@ from kit import peers
 from kit.peer import FULL, Peer, certificate
 from kit.pki import Authority, first, tlsa
 from kit.policyhost import PolicyHost, text
+from kit.posthof import direct, posthof
 from kit.secureworld import secure_world
 from kit.session import TIMES, mail
 from posthof_crds.engine import EngineConfig, SpoolSettings, TLSLevel
@@ -331,6 +332,16 @@ def test_whether_the_resolver_validates_is_found_out_and_told(resolver):
     assert [line.event for line in house.events.lines] == ["dnssec_validates"]
 
 
+@pytest.mark.parametrize(
+    ("domain", "asked"), [("ee.test", "mx.ee.test"), ("alias.test", "mx.ee.test"), ("leaves.test", "al.leaves.test")]
+)
+def test_the_host_is_asked_for_by_the_name_its_records_stand_at(resolver, domain, asked):
+    """RFC 7672 8.1: else a host that serves many names shows the certificate of another."""
+    with mx() as peer:
+        send(resolver, domain)
+    assert peer.server_names == [asked]
+
+
 def test_a_dane_session_is_resumed_with_its_verdict(resolver):
     async def twice(house):
         return [await house.send("ee.test") for _ in range(3)]
@@ -567,3 +578,30 @@ def test_mail_with_a_wish_shares_no_session_with_other_mail(resolver):
         return [(await house.resolution.resolver.route(one, time.time())).site for one in wanted]
 
     assert len(set(uvloop.run(sites(House(resolver))))) == 3
+
+
+# --- a whole house
+
+
+def test_a_house_sends_by_what_is_published_and_says_so(resolver, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(CA.file))
+    spec = {"resolver": [resolver], "directPort": PORT, "httpsPort": HTTPS, "workers": 1}
+    with (
+        policy_host(sts=policy(), b=policy("enforce", "*.sts.test")),
+        mx(WEB) as peer,
+        posthof(direct(), mta=spec) as mta,
+    ):
+        for domain in ("none.test", "sts.test", "b.test", "ee.test"):
+            mta.send("a@here.test", f"bob@{domain}", b"Subject: hi\r\n\r\nhello\r\n")
+        peers.wait_for(lambda: len(peer.messages) == 3, "three are delivered")
+        peers.wait_for(lambda: "TLSFailed" in mta.run("queue", "list", "-f", str(mta.manifests)), "the fourth waits")
+        told = {event["to"][0]: event for event in mta.events() if event["event"] in {"relayed", "deferred"}}
+        assert told["bob@sts.test"]["tls"].endswith(" verified")
+        assert not told["bob@none.test"]["tls"].endswith(" verified")
+        assert "TLSA" in told["bob@ee.test"]["reply"]
+        assert any(event["event"] == "dnssec_validates" for event in mta.events())
+        assert sorted(path.name for path in (mta.folder / "spool" / "mta-sts").iterdir()) == ["b.test", "sts.test"]
+        journals = mta.folder / "spool" / "reports" / "tls"
+        peers.wait_for(lambda: list(journals.glob("*/*.log")), "the sessions are counted")
+        explained = mta.run("explain", "--to", "x@ee.test", "--client", "127.0.0.1", "-f", str(mta.manifests))
+        assert "DANE: 3 1 1" in explained

@@ -115,6 +115,7 @@ class Peer:
         self.messages: list[Message] = []
         self.sessions: list[Session] = []
         self.transcript: list[bytes] = []
+        self.server_names: list[str | None] = []  # what clients asked for (SNI)
         self.faults: list[str] = []  # protocol faults of the client this peer noticed
         self._script = {step: list(e) if isinstance(e, list) else [e] for step, e in (script or {}).items()}
         self._lock = threading.Lock()
@@ -123,6 +124,7 @@ class Peer:
         if certificate:
             self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self._context.load_cert_chain(*certificate)
+            self._context.sni_callback = lambda _, name, __: self.server_names.append(name)
         if self._context and client_ca:  # only clients with a certificate of this CA
             self._context.load_verify_locations(client_ca)
             self._context.verify_mode = ssl.CERT_REQUIRED
@@ -214,7 +216,6 @@ class Session:
         self.number = number
         self.is_tls = False
         self.is_resumed = False  # the client came with a TLS session it had before
-        self.server_name: str | None = None  # what it asked for (SNI)
         self.reads = 0  # how many pieces the client's bytes came in
         self.mail = _Mail()
         self.client = connection.getpeername()  # (address, port) of a TCP client
