@@ -408,7 +408,7 @@ CONDITIONS: dict[str, tuple[ConditionText, ...]] = {
         ConditionText(
             Condition.DKIM_READY,
             "Every algorithm that is asked for has a key that signs.",
-            (Reason.SIGNING, Reason.KEYS_WAIT, Reason.NOT_SIGNED),
+            (Reason.SIGNING, Reason.KEYS_WAIT, Reason.NOT_SIGNED, Reason.NOT_ALLOWED),
         ),
         ConditionText(Condition.CONFLICTED, "Another MailDomain has the same domain.", (Reason.DOMAIN_TAKEN,), True),
         ConditionText(Condition.RECONCILING, "A change is on its way.", _RECONCILING, True),

@@ -77,6 +77,8 @@ def _wake_config(world: World, key: Key, is_meant: bool) -> None:
     elif key.kind == "MailDomain":
         world.enqueue(key, room="domains")  # its DNSReady, written by the other room, is part of Ready
         world.enqueue(key, room="dns")  # and that one goes by the bindings
+        if "dkim-domains" in world.rooms:
+            world.enqueue(key, room="dkim-domains")  # and so does this one
     elif key.kind == "TLSCert":
         world.enqueue_all("MTA", TOGETHER, room="mta")  # CertificatesReady
 

@@ -66,7 +66,9 @@ class Domains:
         for step in dkim.plan(made, auto, now.timestamp()):
             if not await self._take(step, key, raw, model, world):
                 again = RETRY
-        condition, status = told.of_domain(_wanted(model), [_row(name, one) for name, one in sorted(own.items())])
+        condition, status = told.of_domain(
+            _wanted(model), [_row(name, one) for name, one in sorted(own.items())], unnamed=_unnamed(raw, model)
+        )
         await tell(world, raw, [condition], {"dkim": status}, VOICE)
         wait = dkim.due(made, auto, now.timestamp())
         return Requeue(min(again, max(1.0, wait)) if wait is not None else again, "Rotation")
@@ -110,6 +112,14 @@ def _auto(model: MailDomain) -> Auto | None:
     if part is None:
         return None
     return Auto(tuple(part.algorithms), part.size, part.rotation.interval, part.rotation.overlap)
+
+
+def _unnamed(raw: Raw, model: MailDomain) -> str:
+    """An MTA of another namespace that takes the domain by a selector: it is given no keys (posthof_crds.fleet)."""
+    metadata = raw["metadata"]
+    bindings = (raw.get("status") or {}).get("bindings") or ()
+    foreign = [f"{one['namespace']}/{one['mta']}" for one in bindings if one["namespace"] != metadata["namespace"]]
+    return foreign[0] if foreign and model.spec.mta_ref is None else ""
 
 
 def _wanted(model: MailDomain) -> list[str]:

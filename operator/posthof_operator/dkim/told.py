@@ -140,15 +140,19 @@ class Row(NamedTuple):
     mend: str = ""  # the message of its Ready condition while it waits
 
 
-def of_domain(wanted: Sequence[str], rows: Sequence[Row]) -> tuple[Said, Raw]:
+def of_domain(wanted: Sequence[str], rows: Sequence[Row], *, unnamed: str = "") -> tuple[Said, Raw]:
     """DKIMReady and status.dkim. `wanted`: one entry for each signature a message should get, named by its algorithm
-    or its DKIMKey; empty: none."""
+    or its DKIMKey; empty: none. `unnamed`: an MTA of another namespace that is given no keys, because the MailDomain
+    does not name it."""
     if not wanted:
         text = "outbound.dkim is not there: mail of the domain is not signed."
         return Said(Condition.DKIM_READY, "Unknown", Reason.NOT_SIGNED, text), {"state": "off"}
     active = [row for row in rows if row.phase == "Active"]
     lacking = [one for one in wanted if not any(one in (row.algorithm, row.key) for row in active)]
     records = [{"key": row.key, "name": row.name, "state": row.phase} for row in rows][:64]
+    if unnamed:
+        text = f"MTA {unnamed} is of another namespace, and keys go only where they are sent: name it in mtaRef."
+        return said(Condition.DKIM_READY, False, Reason.NOT_ALLOWED, text), {"state": "missing", "records": records}
     if not lacking:
         text = f"Mail is signed by {', '.join(row.key for row in active)}."
         return said(Condition.DKIM_READY, True, Reason.SIGNING, text), {"state": "ok", "records": records}

@@ -15,6 +15,7 @@ from kit.operated import NS, condition, config_of, domain, is_, mta, running
 from kit.rooms import Clock, at_work
 from posthof_certs import dkim
 from posthof_certs.zone import Record, Server, Unpublished
+from posthof_crds.shards import read_keys
 from posthof_operator.dkim import Domains, Keys
 from posthof_operator.domains import Domains as Bindings
 from posthof_operator.flow import MTARoom
@@ -75,6 +76,10 @@ def reason(server: FakeApi, name: str, type_: str) -> str:
 
 def phases(server: FakeApi) -> list[str]:
     return [status(server, name).get("phase", "") for name in sorted(server.names("DKIMKey"))]
+
+
+def record_of(server: FakeApi, name: str) -> str:
+    return str(status(server, name)["record"]["expected"])
 
 
 def again(world: World, server: FakeApi) -> None:
@@ -205,6 +210,23 @@ def test_a_key_of_ones_own_is_never_written_and_may_be_wrong() -> None:
     asyncio.run(story())
 
 
+def test_a_domain_that_does_not_name_the_mta_of_another_namespace_is_told_so() -> None:
+    async def story() -> None:
+        zone = Zone()
+        async with FakeApi() as server:
+            server.put(domain("acme", outbound={"dkim": {"auto": {"algorithms": ["Ed25519"]}}}))
+            async with at_dkim(server, zone) as world:
+                server.set_status("MailDomain", "acme", NS, {"bindings": [{"mta": "edge", "namespace": "house"}]})
+                await until(lambda: phases(server) == ["Publishing"])
+                zone.publish(server, server.names("DKIMKey")[0])
+                again(world, server)
+                await until(lambda: phases(server) == ["Active"])
+                await until(lambda: "mtaRef" in condition(server, "MailDomain", "acme", "DKIMReady")["message"])
+                assert not is_(server, "MailDomain", "acme", "DKIMReady")
+
+    asyncio.run(story())
+
+
 def test_external_dns_gets_an_object_for_each_key() -> None:
     async def story() -> None:
         zone = Zone()
@@ -252,6 +274,13 @@ def test_pods_sign_with_a_key_once_it_is_active() -> None:
                     (signing,) = out.dkim
                     assert signing.secret is not None
                     assert (signing.algorithm, signing.secret.name) == ("Ed25519", f"mail/{name}-dkim")
+
+                    def keys() -> dict[str, bytes]:
+                        found = [server.get("Secret", f"edge-keys-{n}", NS) for n in range(4)]
+                        return read_keys([base64.b64decode(one["data"]["keys"]) for one in found if one])
+
+                    await until(keys)
+                    assert dkim.record(keys()[f"mail/{name}-dkim/private.pem"]) == record_of(server, name)
             finally:
                 await reporters.close()
 
