@@ -127,7 +127,7 @@ FORMS: dict[Callable[..., Any], Form] = {
     smtpcredential.sender_pattern: Form(318, rf"^(?:<>|\{{user\}}|[^@\s]+@{_GLOB_DOMAIN}|{_GLOB_DOMAIN})$"),
     smtpcredential.https_url: Form(1000, r"^https://[^\s@#]+$"),
     smtpcredential.ldap_url: Form(1000, r"^ldaps?://[^\s@#/]+/?$"),
-    smtpcredential.user_dn: Form(1000, r"^.*\{user\}.*$"),
+    smtpcredential.distinguished_name: Form(1000, r"^.*\{user\}.*$"),
     smtpcredential.moment: Form(64, _MOMENT),
     relaypolicy._is_credential: Form(253, r"^(?:\*|[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?)$"),
     relaypolicy._is_status: Form(9, r"^[45]\.[0-9]{1,3}\.[0-9]{1,3}$"),

@@ -1,7 +1,7 @@
 """SMTPCredential: an account that may submit mail: how it proves who it is, what it may send as, and how much.
 
-It is proven by a password (secretRef, generate, or somebody else's: dovecot, ldap), a token (oauth), or by being a pod
-(podSelector). Listeners of role Submission
+It is proven by a password (secretRef, generate, or somebody else's: dovecot, ldap), a token (oauth), or by being a
+pod (podSelector). Listeners of role Submission
 and Submissions take its mail. Secrets hold passwords, or hashes of them; manifests and configurations never do.
 """
 
@@ -59,12 +59,16 @@ def ldap_url(value: str) -> str:
     """An ldaps URL, or an ldap URL of loopback: a password is not for everybody."""
     parts = urlsplit(value)
     is_local = parts.hostname in ("localhost", "127.0.0.1", "::1")
-    if not parts.hostname or parts.path.strip("/") or not (parts.scheme == "ldaps" or parts.scheme == "ldap" and is_local):
+    if (
+        not parts.hostname
+        or parts.path.strip("/")
+        or not (parts.scheme == "ldaps" or (parts.scheme == "ldap" and is_local))
+    ):
         raise wrong(f"{value!r} is not an ldaps URL", "Write ldaps://ldap.example.org, or ldap://localhost.")
     return value
 
 
-def user_dn(value: str) -> str:
+def distinguished_name(value: str) -> str:
     """A distinguished name with {user} in it."""
     if "{user}" not in value or "=" not in value or not value.isprintable():
         raise wrong("this is not a name of users", "Write uid={user},ou=people,dc=example,dc=org.")
@@ -118,7 +122,8 @@ class Introspection(Part):
     """The issuer is asked about each token (RFC 7662). What it says is believed for a minute."""
 
     url: Annotated[str, AfterValidator(https_url)]
-    """Where it is asked, such as https://login.example.org/introspect. Its certificate must be one the system knows."""
+    """Where it is asked, such as https://login.example.org/introspect. Its certificate must be one that the system
+    knows."""
 
     secret_name: ObjectName
     """The Secret with what we log in with there: keys username (the client's id) and password (its secret)."""
@@ -138,8 +143,8 @@ class OAuth(Part):
     """Where the issuer publishes its keys (RFC 7517); asked every ten minutes, and when a new key is used."""
 
     jwks_secret_ref: SecretValue | None = None
-    """A Secret that holds these keys, for issuers that cannot be asked. For tokens of a cluster's service accounts it is
-    what `kubectl get --raw /openid/v1/jwks` prints."""
+    """A Secret that holds these keys, for issuers that cannot be asked. For tokens of a cluster's service accounts it
+    is what `kubectl get --raw /openid/v1/jwks` prints."""
 
     introspection: Introspection | None = None
     """The issuer is asked about each token."""
@@ -171,7 +176,7 @@ class LDAP(Part):
     """The directory: ldaps://ldap.example.org, or ldap:// for one on loopback. Its certificate must be one the system
     knows."""
 
-    user_dn: Annotated[str, AfterValidator(user_dn), Field(max_length=1000)] = Field(alias="userDN")
+    user_dn: Annotated[str, AfterValidator(distinguished_name), Field(max_length=1000)] = Field(alias="userDN")
     """The name that is bound, with {user} where the user's name stands: uid={user},ou=people,dc=example,dc=org."""
 
 

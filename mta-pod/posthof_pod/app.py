@@ -31,7 +31,9 @@ import msgspec
 from posthof_crds.engine import EngineConfig, Listener, ListenerRole
 from posthof_pod import flow
 from posthof_pod.accounts.accounts import Accounts
+from posthof_pod.accounts.backends import backends_of
 from posthof_pod.accounts.directory import Directory
+from posthof_pod.accounts.issuer import Unanswered, parts_of
 from posthof_pod.accounts.shared import SYNC, SharedLedger
 from posthof_pod.admin.channel import Channel, Refused, SocketInfo, Swap, WorkerStart, worker_channel
 from posthof_pod.admin.desk import Desk
@@ -60,7 +62,7 @@ from posthof_pod.model import Destination, Host, TLSWish
 from posthof_pod.observe.events import Events
 from posthof_pod.observe.log import Log
 from posthof_pod.outbox import outbox_of
-from posthof_pod.replies import Reply, Temporary
+from posthof_pod.replies import Permanent, Reply, Temporary
 from posthof_pod.reports import dmarc, failure, tlsrpt
 from posthof_pod.reports.dmarc import Reporter
 from posthof_pod.reports.room import Reports
@@ -293,7 +295,8 @@ class Worker:
         """Who may log in, and what a client's proof may be bound to."""
         key = swap.secrets.get(ACCOUNTS_KEY, b"")
         directory = Directory(config.credentials, Secrets(swap.secrets).bytes, key)
-        for complaint in directory.complaints:
+        backends, complaints = backends_of(directory, Secrets(swap.secrets).bytes, self._ask_issuer)
+        for complaint in (*directory.complaints, *complaints):
             self.events.warned(complaint)
         bindings = {
             listener.name: tuple(
@@ -302,7 +305,7 @@ class Worker:
             for listener in config.listeners
             if SCRAM_PLUS in listener.mechanisms
         }
-        self.accounts.take(directory, bindings)
+        self.accounts.take(directory, bindings, backends)
         self.accounts.know_pods(self.pods)
 
     def _swap_listeners(self, config: EngineConfig) -> None:
@@ -380,6 +383,23 @@ class Worker:
             kind=tlsrpt.MEDIA,
             content=packed,
         )
+
+    async def _ask_issuer(self, url: str, *, form: bytes | None = None, authorization: str = "") -> bytes:
+        """JSON of a token's issuer. Raises Unanswered."""
+        host, port, path = parts_of(url)
+        try:
+            return await https.ask(
+                host,
+                path,
+                await self.resolution.resolver.addresses(host, time.time()),
+                port=port,
+                context=self._client_tls.policies(),
+                most=1024 * 1024,
+                form=form,
+                authorization=authorization,
+            )
+        except (https.Failed, Temporary, Permanent) as error:
+            raise Unanswered(str(error)) from None
 
     async def _note_tls(self) -> None:
         """How TLS went, for the reports; the journal is synced a second later."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -27,7 +27,7 @@ from posthof_pod.accounts.exchange import Login, LoginExchange, Refusal, Watch
 from posthof_pod.accounts.guesses import Guesses
 from posthof_pod.accounts.passwords import Passwords
 from posthof_pod.accounts.usage import Ledger, suspicion
-from posthof_pod.replies import Reply
+from posthof_pod.replies import Reply, Temporary
 from posthof_pod.smtp import answers as say
 from posthof_pod.smtp import sasl
 from posthof_pod.smtp.gate import Exchange, Incoming, Session
@@ -35,6 +35,7 @@ from posthof_pod.smtp.gate import Exchange, Incoming, Session
 _NO_QUOTA = Quota()
 USER = "{user}"  # in allowedSenders: the name somebody logged in with
 REMEMBERED = 4096
+FOREIGN = 4.0  # seconds before a wrong answer, where some names are others' to know: theirs take longer than ours
 NOT_YOURS = Reply(550, "5.7.1", "You may not send as this address")
 NOT_YOURS_IN_FROM = Reply(550, "5.7.1", "You may not send as the address in From or Sender")
 NO_AUTHOR = Reply(550, "5.6.0", "The message needs one From field, with addresses that can be read in one way only")
@@ -75,9 +76,14 @@ class Accounts:
         self._pods: Pods = {}
         self._sets: OrderedDict[tuple[str, str], patterns.AddressSet] = OrderedDict()
 
-    def take(self, directory: Directory, bindings: Mapping[str, tuple[bytes, ...]]) -> None:
+    def take(
+        self,
+        directory: Directory,
+        bindings: Mapping[str, tuple[bytes, ...]],
+        backends: Sequence[Backend] = (),
+    ) -> None:
         """Another configuration. `bindings`: the tls-server-end-point values of each listener's certificates."""
-        self.directory, self._bindings = directory, bindings
+        self.directory, self._bindings, self.backends = directory, bindings, tuple(backends)
         self._sets.clear()
 
     def know_pods(self, pods: Pods) -> None:
@@ -111,6 +117,7 @@ class Accounts:
             guesses=self.guesses,
             watch=self._watch,
             client=self._client_key(session.vouched) if session.vouched else "",
+            least=FOREIGN if self.backends else 0.0,
             clock=self._clock,
             sleep=self._sleep,
         )
@@ -129,17 +136,31 @@ class Accounts:
         return _SIMPLE.get(name)
 
     async def _check(self, claim: sasl.Claim, session: Session) -> Login | Refusal:
-        for backend in self.backends:
-            found = await backend.check(claim, session)
-            if found is not None:
-                break
-        else:
-            found = await self._own(claim, session)
+        found = await self._own(claim)
+        if isinstance(found, Refusal) and self.directory.named(claim.username) is None:
+            found = await self._foreign(claim, session, found)
         if isinstance(found, Login) and found.account.is_expired(self._wall()):
             return Refusal("the account has expired")
         return found
 
-    async def _own(self, claim: sasl.Claim, session: Session) -> Login | Refusal:
+    async def _foreign(self, claim: sasl.Claim, session: Session, refusal: Refusal) -> Login | Refusal:
+        """Of those that others know, for names that are none of ours. One that cannot say stands in nobody's way,
+        unless nobody else knows the name."""
+        trouble: Temporary | None = None
+        for backend in self.backends:
+            try:
+                found = await backend.check(claim, session)
+            except Temporary as error:
+                trouble = error
+                continue
+            if isinstance(found, Login):
+                return found
+            refusal = found or refusal
+        if trouble is not None:
+            raise trouble
+        return refusal
+
+    async def _own(self, claim: sasl.Claim) -> Login | Refusal:
         """Of the accounts whose secret we have."""
         account = self.directory.named(claim.username)
         if isinstance(claim, sasl.Password):

@@ -61,14 +61,16 @@ class LoginExchange:
         guesses: Guesses,
         watch: Watch,
         client: str,
+        least: float = 0.0,
         clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
-        """`client`: what counts as one client, "" where its address is not to be believed. `clock`: monotonic."""
+        """`client`: what counts as one client, "" where its address is not to be believed. `least`: seconds
+        that no wrong answer is quicker than. `clock`: monotonic."""
         self._session, self._name, self._client = session, name, client
         self._begin, self._check = begin, check
         self._guesses, self._watch = guesses, watch
-        self._clock, self._sleep = clock, sleep
+        self._clock, self._sleep, self._least = clock, sleep, least
         self._mechanism: Mechanism | None = None
         self._login: Login | None = None
         self._username = ""
@@ -119,7 +121,7 @@ class LoginExchange:
             self._watch.not_authenticated(session, self._name, claim.username, "too many wrong attempts: blocked")
             await self._sleep(DELAY)
             return BLOCKED
-        self._until = now + delay
+        self._until = now + max(delay, self._least)
         found = await self._check(claim, session)
         if isinstance(found, Refusal):
             self._why = found.why

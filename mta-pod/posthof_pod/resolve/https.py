@@ -71,6 +71,35 @@ async def post(
     await _ask(_Asked(host, addresses, port, context), request.encode("ascii"), read, content)
 
 
+async def ask(
+    host: str,
+    path: str,
+    addresses: Sequence[str],
+    *,
+    port: int,
+    context: ssl.SSLContext,
+    most: int,
+    form: bytes | None = None,
+    authorization: str = "",
+) -> bytes:
+    """JSON, by GET or (with a `form`) by POST: keys of an issuer, its word about a token. Raises Failed."""
+    request = f"{'GET' if form is None else 'POST'} {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: posthof\r\n"
+    request += "Accept: application/json\r\n"
+    if authorization:
+        request += f"Authorization: {authorization}\r\n"
+    if form is not None:
+        request += f"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {len(form)}\r\n"
+
+    async def read(reader: asyncio.StreamReader, status: int, headers: dict[str, str]) -> bytes:
+        if status != 200:
+            raise Failed(Fault.FETCH, f"{host} answered {status}")
+        if headers.get("transfer-encoding", "").strip().lower() == "chunked":
+            return await _chunked(host, reader, most)
+        return await _plain(host, reader, headers.get("content-length", ""), most)
+
+    return await _ask(_Asked(host, addresses, port, context), request.encode("ascii"), read, form or b"")
+
+
 class _Asked(NamedTuple):
     """Whom to ask."""
 
