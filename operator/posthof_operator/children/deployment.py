@@ -91,16 +91,18 @@ def pod(want: Desired) -> Raw:
 
 
 def placement(want: Desired) -> Raw:
-    """All on one node, or spread over nodes and zones."""
+    """All on one node, or spread over nodes and zones. Zones by a wish, not by a second constraint: the scheduler
+    weighs constraints only on nodes that have the labels of all of them, and many clusters have no zones."""
     selector = {"matchLabels": want.selector}
     if want.is_one_node:
         term = {"labelSelector": selector, "topologyKey": "kubernetes.io/hostname"}
         return {"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}}
+    spread = {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}
+    zone = {"labelSelector": selector, "topologyKey": "topology.kubernetes.io/zone"}
+    wish = {"weight": 100, "podAffinityTerm": zone}
     return {
-        "topologySpreadConstraints": [
-            {"maxSkew": 1, "topologyKey": key, "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": selector}
-            for key in ("kubernetes.io/hostname", "topology.kubernetes.io/zone")
-        ]
+        "topologySpreadConstraints": [spread | {"labelSelector": selector}],
+        "affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [wish]}},
     }
 
 
