@@ -29,6 +29,7 @@ from zlib import crc32
 import msgspec
 
 from posthof_crds.engine import EngineConfig, Listener, ListenerRole
+from posthof_crds.shards import ACCOUNTS_KEY
 from posthof_pod import flow
 from posthof_pod.accounts.accounts import Accounts
 from posthof_pod.accounts.backends import backends_of
@@ -43,7 +44,7 @@ from posthof_pod.admit.gate import HouseGate
 from posthof_pod.admit.judge import Admission
 from posthof_pod.admit.newcomers import Newcomers
 from posthof_pod.admit.returns import Returns
-from posthof_pod.config.secrets import ACCOUNTS_KEY, Secrets
+from posthof_pod.config.secrets import Secrets
 from posthof_pod.config.secrets import key as key_of
 from posthof_pod.deliver.auth import Credentials
 from posthof_pod.deliver.connection import Connection, Unreachable

@@ -31,7 +31,7 @@ class Settings:
     """POSTHOF_RESOLVER: address or address@port, a list with commas; empty: the system's."""
 
     dns_port: int = 53
-    """POSTHOF_DNS_PORT: where authoritative servers are asked whether they show a record; another one is for tests."""
+    """POSTHOF_DNS_PORT: where authoritative servers are asked whether they show a record; another one for tests."""
 
     webhook_service: str = ""
     """POSTHOF_WEBHOOK_SERVICE: the Service in front of the webhook's pods; empty: there is no webhook."""

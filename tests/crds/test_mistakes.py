@@ -76,7 +76,10 @@ def test_mistakes_in_an_mta(spec: str, told: str) -> None:
             "spec.listeners[0].tls: a listener of role Submissions needs tls of mode Implicit: nobody logs in",
         ),
         ("{name: b, role: MX, port: 25, address: localhost}", "spec.listeners[0].address: 'localhost' is not an IP"),
-        ("{name: b, role: MX, port: 25, auth: {}}", "spec.listeners[0].auth: auth says nothing on a listener of role MX | Remove it"),
+        (
+            "{name: b, role: MX, port: 25, auth: {}}",
+            "spec.listeners[0].auth: auth says nothing on a listener of role MX | Remove it",
+        ),
         (
             "{name: b, role: MX, port: 25, tls: {certRefs: [{name: edg}]}}",
             'spec.listeners[0].tls.certRefs[0].name: there is no TLSCert "edg" | Did you mean "edge"?',
@@ -383,7 +386,10 @@ def test_mistakes_in_a_tls_cert(spec: str, told: str) -> None:
         ),
         ("apiVersion: v1\nmetadata: {name: a}", ": kind is missing | Write kind: one of MTA, MailDomain"),
         ("apiVersion: v1\nkind: MailDomian", 'kind: this kind is not known | Did you mean "MailDomain"?'),
-        ("apiVersion: v1\nkind: EgressPool", "kind: this kind is not known | Remove it: EgressPool is not in this version"),
+        (
+            "apiVersion: v1\nkind: EgressPool",
+            "kind: this kind is not known | Remove it: EgressPool is not in this version",
+        ),
         ("apiVersion: v1\nkind: List\nitems: []", "kind: this kind is not known | Write each item as a document"),
         ("apiVersion: v1\nkind: Secret", "metadata: is missing"),
         ("apiVersion: v1\nkind: Secret\nmetadata: {}", "metadata.name: is missing"),

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from posthof_crds import verifiers
 from posthof_crds.engine import EngineConfig
+from posthof_crds.shards import ACCOUNTS_KEY
 from posthof_crds.verifiers import HASHED, UNHASHED
-from posthof_pod.config.secrets import ACCOUNTS_KEY
 from posthof_pod.config.secrets import key as key_of
 
 LENGTH = 32

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 import msgspec
 
 from posthof_crds.engine import SecretRef
-from posthof_crds.shards import ACCOUNTS_KEY as ACCOUNTS_KEY
+
 
 class Secrets:
     """`values`: by `key(ref)`."""
