@@ -18,7 +18,7 @@ from posthof_operator.store import Store
 from posthof_operator.webhook.server import Webhook
 from posthof_operator.webhook.view import View
 
-KINDS = ["MTA", "MailDomain", "RelayPolicy", "TLSCert", "Secret", "Pod"]
+KINDS = ["MTA", "MailDomain", "RelayPolicy", "DKIMKey", "TLSCert", "Secret", "Pod"]
 junk: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 70000) | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),

@@ -228,3 +228,11 @@ def test_deleting_is_never_refused_and_says_what_follows() -> None:
     assert kept == "the mail of MTA edge stays on the claim edge-spool; an MTA of the same name goes on with it"
     gone = cluster.review(mta(spool={"deletionPolicy": "Delete"}), operation="DELETE").warnings[0]
     assert gone == "spool.deletionPolicy is Delete: the claim edge-spool and all mail in it go too"
+
+
+def test_a_dkim_key_is_judged_by_itself() -> None:
+    cluster = Cluster(mta())
+    assert cluster.review(thing("DKIMKey", "mail", "k", domainRef={"name": "acme"}, selector="s1")) == Answer()
+    refused = cluster.review(thing("DKIMKey", "mail", "k", domainRef={"name": "acme"}, selector="S 1"))
+    assert not refused.is_allowed
+    assert "spec.selector" in refused.message
