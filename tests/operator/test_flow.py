@@ -155,7 +155,7 @@ def test_pods_stand_on_many_nodes_where_the_claim_allows_it() -> None:
                 await until(lambda: server.get("Deployment", "edge", NS) is not None)
                 assert server.get("Deployment", "edge", NS)["spec"]["replicas"] == 3
                 pod = server.get("Deployment", "edge", NS)["spec"]["template"]["spec"]
-                assert "affinity" not in pod
+                assert "podAffinity" not in pod.get("affinity", {})
                 assert "topologySpreadConstraints" in pod
                 await running(server, pods)
 
