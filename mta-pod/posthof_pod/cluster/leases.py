@@ -35,6 +35,7 @@ LATE = 10.0  # seconds without a change
 GAP = 3.0  # seconds between two lists that still count
 DEAD_AFTER = 20  # seconds; as in spool/liveness.py, and written into the Lease for people
 KEPT = 64  # of the workers whose end was proven, how many a Lease names
+REMEMBERED = 2000  # workers, of those that ended and of those whose pod is known
 MTA_LABEL = "posthof.dev/mta"
 POD_UID = "posthof.dev/pod-uid"  # annotation: which pod of this name
 
@@ -275,6 +276,9 @@ class Leases:
             self._pods_of.update(dict.fromkeys(workers, name))
             pods[name] = _Seen(print_, changed, workers, annotations.get(SHARE, ""), annotations.get(WORD, ""))
         self._pods = pods
+        for known in (self._ended, self._pods_of):
+            while len(known) > REMEMBERED:
+                del known[next(iter(known))]
         if self._uid and self._me.pod not in pods:  # somebody removed ours
             self._uid, self._renew_at = "", float("-inf")
 
