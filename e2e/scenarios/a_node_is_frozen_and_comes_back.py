@@ -38,6 +38,7 @@ def away(stage: Stage, leave: str, come: str) -> None:
         stage.step("the node is back: its pods find out, and begin anew")
         back = time.monotonic()
         stage.until("both nodes are ready", lambda: nodes_ready(stage), wanted=30)
+        stage.until("its pods say that they were cut off", lambda: proof.told("spool_fenced"), wanted=30)
         stage.running(replicas=4, wanted=60)
         stage.keep("until all pods are ready again", time.monotonic() - back, wanted=60)
         traffic.grows()
