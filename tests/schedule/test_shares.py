@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from random import Random
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -22,9 +23,9 @@ EPOCH = 1_700_000_000.0
 class Pod:
     """One pod, and what the test knows of it."""
 
-    def __init__(self, name: str, weight: int, incarnation: str, use: Slice = NOTHING) -> None:
-        self.name = name
-        self.shares = Shares(name, weight, incarnation, use)
+    def __init__(self, name: str, shares: Shares) -> None:
+        self.name, self.shares = name, shares
+        use = shares.use
         self.seen = 0  # how much of the history it has seen
         self.is_cut_off = False
         self.in_use = use  # what its workers may use at this moment
@@ -37,6 +38,8 @@ class Pod:
 class World:
     """Leases and pods. Slices that are in use are looked at after every step."""
 
+    kind = Shares
+
     def __init__(self) -> None:
         self.now = 1000.0
         self.history: list[dict[str, str]] = [{}]
@@ -45,15 +48,14 @@ class World:
 
     def join(self, name: str, weight: int) -> None:
         self.born += 1
-        pod = self.pods[name] = Pod(name, weight, f"i{self.born}")
-        pod.seen = 0
+        self.pods[name] = Pod(name, self.kind(name, weight, f"i{self.born}"))
         self.write(name, "")
 
     def begin_again(self, name: str, weight: int) -> None:
         """Another process of the same pod, a moment later; its Lease still says what the one before claimed."""
         old = self.pods[name]
         self.born += 1
-        self.pods[name] = new = Pod(name, weight, f"i{self.born}", old.told)
+        self.pods[name] = new = Pod(name, self.kind(name, weight, f"i{self.born}", old.told))
         new.is_cut_off, new.fenced_at = old.is_cut_off, old.fenced_at
 
     def write(self, name: str, share: str | None) -> None:
@@ -141,7 +143,11 @@ names = st.sampled_from(NAMES)
 class Fleet(RuleBasedStateMachine):
     @initialize(weights=st.lists(st.integers(1, 4), max_size=3))
     def begin(self, weights: list[int]) -> None:
+        self.start(weights, Shares)
+
+    def start(self, weights: list[int], kind: type[Shares]) -> None:
         self.world = World()
+        self.world.kind = kind
         for name, weight in zip(NAMES, weights, strict=False):
             self.world.join(name, weight)
         self.world.settle()
@@ -172,8 +178,11 @@ class Fleet(RuleBasedStateMachine):
     @rule(name=names, by=names)
     def a_pod_that_is_not_heard_is_judged_dead_and_fenced(self, name: str, by: str) -> None:
         observer, pod = self.pod(by), self.pod(name)
-        if observer is None or observer.is_cut_off or name == by or name not in self.world.history[-1]:
+        if observer is None or observer.is_cut_off or name == by:
             return
+        if not any(one == name for one in self.world.history[observer.seen]):
+            return  # judged dead is who was seen, and then did not change for 20 s
+        self.world.hear(observer, observer.seen)
         if pod is None:
             observer.condemned.add(name)
         elif pod.is_cut_off:
@@ -231,9 +240,14 @@ test_the_sum_of_shares_never_exceeds_a_limit_whatever_happens_to_the_fleet = Fle
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 2**32))
 def test_a_long_life_with_many_changes_exceeds_no_limit(seed: int):
+    live(seed, Shares)
+
+
+def live(seed: int, kind: type[Shares]) -> None:
+    """Many changes, one after the other, all checked."""
     random = Random(seed)
     fleet = Fleet()
-    fleet.begin([1, 2])
+    fleet.start([1, 2], kind)
     changes = (
         lambda: fleet.a_pod_joins(random.choice(NAMES), random.randint(1, 4)),
         lambda: fleet.a_pod_joins(random.choice(NAMES), random.randint(1, 4)),
@@ -249,6 +263,52 @@ def test_a_long_life_with_many_changes_exceeds_no_limit(seed: int):
         for _ in range(random.choice((1, 5, 30)) if fleet.world.pods else 0):
             fleet.world.happen(random)
             check(fleet.world)
+
+
+def live_all(seeds: range, kind: type[Shares]) -> None:
+    for seed in seeds:
+        live(seed, kind)
+
+
+class LooksAtNobody(Shares):
+    def _may_use(self, piece: Slice) -> bool:
+        return self.is_confirmed
+
+
+class DoesNotWaitForItsClaim(Shares):
+    def decide(self, members: Members, now: float) -> None:
+        pods = (Member(one.pod, 1, self.claim) if one.pod == self.own else one for one in members.pods)
+        super().decide(Members(members.known, members.own, tuple(pods)), now)
+
+
+class DoesNotWaitForItsWorkers(Shares):
+    def _claim_target(self) -> None:
+        was, self.is_confirmed = self.is_confirmed, True
+        super()._claim_target()
+        self.is_confirmed = was
+
+
+class ForgetsWhoWent(Shares):
+    def _follow(self, members: Members, now: float) -> None:
+        super()._follow(members, now)
+        self._gone = {}
+
+
+class DoesNotLetGo(Shares):
+    def _aim(self, target: Slice) -> None:
+        use = self.use
+        super()._aim(target)
+        self.confirmed(self.use)
+        self.use = use
+
+
+RULES = [LooksAtNobody, DoesNotWaitForItsClaim, DoesNotWaitForItsWorkers, ForgetsWhoWent, DoesNotLetGo]
+
+
+@pytest.mark.parametrize("kind", RULES)
+def test_each_rule_left_out_is_found(kind: type[Shares]):
+    with pytest.raises(AssertionError):
+        live_all(range(300), kind)
 
 
 def settled(*weights: int) -> World:
@@ -330,6 +390,12 @@ def test_a_container_that_begins_again_goes_on_with_what_it_used_and_trusts_only
     assert pod.in_use.width == UNIT // 2  # the other still claims the rest
     world.settle()
     assert pod.in_use.width == UNIT * 3 // 4
+
+
+def test_a_claim_never_says_less_than_what_an_earlier_container_left_in_use():
+    shares = Shares("edge-a", 1, "i1", WHOLE)
+    shares.confirmed(WHOLE)
+    assert shares.claim == ""
 
 
 def test_claims_are_read_as_they_are_written_and_anything_else_is_none():

@@ -138,8 +138,8 @@ class Shares:
         self._claim_target()
 
     def _claim_target(self) -> None:
-        if self.is_confirmed and (self._claimed != self._target or not self.claim):
+        is_within = self.use.common(self._target) == self.use  # a claim never says less than what is used
+        if self.is_confirmed and is_within and (self._claimed != self._target or not self.claim):
             self._claimed = self._target
             self._serial += 1
             self.claim = str(Claim(self.weight, self._target, f"{self._incarnation}.{self._serial}"))
-
