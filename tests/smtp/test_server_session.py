@@ -206,6 +206,13 @@ def test_the_rate_of_messages_is_asked_at_mail() -> None:
     assert talk.say(b"MAIL FROM:<alice@example.test>\r\n") == b"450 4.7.1 Slow down\r\n"
 
 
+def test_xclient_makes_another_client_who_has_proven_nothing() -> None:
+    talk = greeted(xclient=("0.0.0.0/0",))
+    talk.session.certificate, talk.session.proven = {"subject": ()}, ("front.test",)
+    assert talk.say(b"XCLIENT ADDR=198.51.100.1\r\n").startswith(b"220 ")
+    assert (talk.session.certificate, talk.session.proven) == ({}, ())
+
+
 def test_a_client_that_may_not_move_is_sent_away() -> None:
     talk = greeted(xclient=("0.0.0.0/0",))
     talk.desk.move_reply = Reply(421, "4.7.0", "Too many")

@@ -31,6 +31,7 @@ from posthof_crds.engine import Listener, TLSMode
 from posthof_pod.listen.networks import plain
 from posthof_pod.listen.reception import BACKLOG, SHUTDOWN, TIMED_OUT, Contexts, FrontDesk, Watch, cipher_of
 from posthof_pod.listen.steps import reply_for, run
+from posthof_pod.listen.tls import proven_names
 from posthof_pod.model import Body, Recipient
 from posthof_pod.replies import Reply
 from posthof_pod.smtp import answers as say
@@ -311,6 +312,7 @@ class Conversation(SMTP):
             super().connection_made(transport)
             self.facts.tls, self.facts.helo, self.facts.is_extended = cipher_of(transport), "", False
             self.facts.credential = ""
+            self._read_certificate(transport)
             return
         self._house.conversations.add(self)
         peer = transport.get_extra_info("peername")
@@ -321,14 +323,20 @@ class Conversation(SMTP):
             self.is_someone(address, peer[1] if peer else 0)
         if transport.get_extra_info("cipher"):
             self.facts.tls = cipher_of(transport)
+            self._read_certificate(transport)
         super().connection_made(transport)
+
+    def _read_certificate(self, transport: asyncio.BaseTransport) -> None:
+        """Whom the client's certificate names, where it has one that holds."""
+        self.facts.certificate = transport.get_extra_info("peercert") or {}
+        self.facts.proven = proven_names(self.facts.certificate)
 
     def is_someone(self, address: str, port: int, *, is_named: bool = False) -> None:
         """The client is known: count it, or mark it as not welcome."""
         desk = self._house.desk
-        tls = self.facts.tls
+        tls, certificate, proven = self.facts.tls, self.facts.certificate, self.facts.proven
         self.facts = desk.session(address, port, is_named=is_named)
-        self.facts.tls = tls
+        self.facts.tls, self.facts.certificate, self.facts.proven = tls, certificate, proven
         self.facts.has_xclient = False
         reply = SHUTDOWN if self._house.is_draining else desk.clients.enter(address, desk.clock())
         self.is_welcome = self._is_counted = reply is None

@@ -655,6 +655,7 @@ class Dialogue:
             return
         found = grammar.parse_xclient(_argument(line))
         session.credential = ""  # whoever it was, this is another client
+        session.certificate, session.proven = {}, ()  # and the certificate is the front end's
         if "ADDR" in found and found["ADDR"] != session.client:
             reply = self._reception.moves(session, found["ADDR"])
             if reply is not None:
