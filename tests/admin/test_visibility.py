@@ -6,6 +6,8 @@ import asyncio
 from pathlib import Path
 from typing import ClassVar
 
+import pytest
+
 from kit.spools import until
 from posthof_pod.admin.visibility import FOLDER, Visibility
 from posthof_pod.spool import Volume
@@ -97,5 +99,33 @@ def test_a_word_that_another_followed_is_forgotten_and_an_error_is_no_evidence(t
         broken.reader.hear({"a": await broken.word()})
         await asyncio.sleep(0.6)
         assert broken.late == broken.blind == []
+
+    asyncio.run(story())
+
+
+def test_a_word_of_a_pod_that_has_left_is_looked_for_no_more(tmp_path: Path) -> None:
+    async def story() -> None:
+        place = Place(tmp_path, patience=(0.2, 0.3))
+        place.reader.hear({"a": "a word whose file is gone"})
+        await asyncio.sleep(0.05)
+        place.reader.hear({})
+        await asyncio.sleep(0.6)
+        assert place.late == place.blind == []
+
+    asyncio.run(story())
+
+
+def test_a_pod_whose_clock_is_days_ahead_removes_nobody_s_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        place = Place(tmp_path)
+        word = await place.word()
+        monkeypatch.setattr("time.time", lambda: 4e9)
+        writing = asyncio.ensure_future(place.reader.run())
+        await until((tmp_path / FOLDER / "b").exists)
+        await asyncio.sleep(0.1)
+        writing.cancel()
+        assert (tmp_path / FOLDER / "a").read_text() == word
 
     asyncio.run(story())

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from kit.leases import Fleet, Pod
-from posthof_pod.members import ENDED, WORKERS
+from posthof_pod.cluster.leases import REMEMBERED
+from posthof_pod.members import ENDED, WORD, WORKERS
 from posthof_pod.spool import FlockLiveness, Verdict, layout, new_worker
 
 ALIVE, DEAD, PROVEN = Verdict.ALIVE, Verdict.DEAD, Verdict.PROVEN
@@ -270,3 +271,40 @@ def test_nonsense_in_a_lease_is_nothing(fleet: Fleet) -> None:
     assert [(one.pod, one.workers) for one in a.members.pods] == [("a", 1), ("b", 0)]
     fleet.advance(6)  # b writes its own words again
     assert a.workers[0].judge(b.workers[0]) is ALIVE
+
+
+def test_in_a_large_fleet_lists_are_fewer_and_the_dead_are_still_found(fleet: Fleet) -> None:
+    a, b = two(fleet)
+    for n in range(110):
+        other = json.loads(json.dumps(fleet.server.objects["b"]))
+        other["metadata"] |= {"name": f"c{n}", "uid": f"c{n}"}
+        other["metadata"]["annotations"][WORKERS] = "[]"
+        fleet.server.objects[f"c{n}"] = other
+    b.kill()
+    assert fleet.seconds_until(lambda: a.workers[0].judge(b.workers[0]) is DEAD) <= 30.0
+
+
+def test_what_a_dead_pod_said_it_wrote_is_told_to_nobody(fleet: Fleet) -> None:
+    a, b = two(fleet)
+    b.leases.annotate({WORD: "1 word"})
+    b.due = fleet.now
+    fleet.advance(7)
+    assert a.words == {"b": "1 word", "a": ""}
+    b.kill()
+    newcomer = fleet.pod("c")
+    for _ in range(120):  # from before b is judged dead until long after
+        fleet.advance(1)
+        assert not newcomer.words.get("b")
+    assert "b" in fleet.server.objects
+    assert "b" not in a.words
+
+
+def test_what_is_known_of_workers_that_came_and_went_is_bounded_and_what_leases_name_is_kept(fleet: Fleet) -> None:
+    a, b = two(fleet)
+    for n in range(60):
+        b.leases.prove_ended(f"w{n}-{k}" for k in range(64))
+        b.due = fleet.now
+        fleet.advance(1.5)
+    assert 64 <= len(a.heard.ended) <= REMEMBERED + 64
+    assert {f"w59-{k}" for k in range(64)} <= a.heard.ended
+    assert a.leases.pod_of(b.workers[0].name) == "b"

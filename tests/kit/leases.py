@@ -126,13 +126,14 @@ class Worker:
 
 
 class Pod:
-    """`heard`, `members`: what its workers were told last. `sees_volume`: whether their looks succeed."""
+    """`heard`, `members`, `words`: what it heard last. `sees_volume`: whether its workers' looks succeed."""
 
     def __init__(self, fleet: Fleet, name: str, uid: str = "") -> None:
         self.fleet, self.name, self.uid = fleet, name, uid or f"pod-{name}"
         self.own = fleet.folder / f"run-{self.uid}"
         self.workers: list[Worker] = []
         self.heard, self.members = Heard(), Members()
+        self.words: dict[str, str] = {}
         self.is_running = self.sees_volume = True
         self.leases: Leases
         self.restart()
@@ -164,7 +165,7 @@ class Pod:
         return self.sees_volume
 
     def _tell(self, told: Told) -> None:
-        self.heard, self.members = told.heard, told.members
+        self.heard, self.members, self.words = told.heard, told.members, dict(told.words)
         for one in self.workers:
             one.liveness.hear(told.heard)
 

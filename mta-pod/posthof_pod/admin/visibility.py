@@ -68,7 +68,11 @@ class Visibility:
             pause = EVERY
 
     def hear(self, words: Mapping[str, str]) -> None:
-        """What the other pods' Leases say they wrote."""
+        """What the Leases of the other pods say they wrote. Who is not named here is gone, and so may be its file."""
+        for pod in [pod for pod in self._known if pod not in words]:
+            del self._known[pod]
+            if (task := self._looking.pop(pod, None)) is not None:
+                task.cancel()
         for pod, word in words.items():
             if pod == self._pod or not word or self._known.get(pod) == word:
                 continue
@@ -98,8 +102,9 @@ class Visibility:
         finally:
             volume.close(fd)
         volume.fsync_dir(FOLDER)
+        now = (self._spool / FOLDER / self._pod).stat().st_mtime  # as the volume counts, whatever our clock says
         for path in (self._spool / FOLDER).iterdir():
-            if time.time() - path.stat().st_mtime > GONE:
+            if now - path.stat().st_mtime > GONE:
                 path.unlink(missing_ok=True)
 
     async def _look(self, pod: str, word: str) -> None:

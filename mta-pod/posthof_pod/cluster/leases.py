@@ -20,10 +20,12 @@ import json
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from posthof_pod.cluster.api import LEASES, ApiServer, Away, Conflict, Denied, Lease
 from posthof_pod.members import ENDED, SHARE, WORD, WORKERS, Heard, Member, Members
+
+T = TypeVar("T")
 
 RENEW = 5.0  # seconds
 SOON = 0.25  # until a Lease that was removed is made again
@@ -32,10 +34,10 @@ LIST = 1.0  # seconds between two lists, for up to MANY pods
 LIST_CLOSE = 0.5  # the same while some Lease is LATE
 MANY = 30
 LATE = 10.0  # seconds without a change
-GAP = 3.0  # seconds between two lists that still count
+GAP = 2.0  # seconds more than was meant to lie between two lists: these still count
 DEAD_AFTER = 20  # seconds; as in spool/liveness.py, and written into the Lease for people
 KEPT = 64  # of the workers whose end was proven, how many a Lease names
-REMEMBERED = 2000  # workers, of those that ended and of those whose pod is known
+REMEMBERED = 500  # workers that no Lease names any more: that they ended, and whose they were
 MTA_LABEL = "posthof.dev/mta"
 POD_UID = "posthof.dev/pod-uid"  # annotation: which pod of this name
 
@@ -50,7 +52,8 @@ class Me(NamedTuple):
 
 
 class Told(NamedTuple):
-    """What a step found out."""
+    """What a step found out. `words`: of pods whose Lease was seen to change and is young: what a Lease names that a
+    dead pod left may long have been removed."""
 
     heard: Heard
     members: Members
@@ -60,6 +63,7 @@ class Told(NamedTuple):
 class _Seen(NamedTuple):
     print: tuple[str, ...]
     changed: float  # `counted` when it was last seen to change
+    has_changed: bool  # or only when it was first seen
     workers: tuple[str, ...]
     share: str
     word: str
@@ -90,6 +94,7 @@ class Leases:
         self._renewed: float | None = None  # the last renewal, where it succeeded
         self._list_at = float("-inf")
         self._listed: float | None = None  # the last list, where it was answered
+        self._paused = LIST  # meant to lie between that one and the next
         self._counted = 0.0
         self._pods: dict[str, _Seen] = {}
         self._ended: dict[str, None] = {}
@@ -125,9 +130,9 @@ class Leases:
 
     def prove_ended(self, workers: Iterable[str]) -> None:
         """Their processes have ended: everybody may take their lanes over at once."""
-        self._ended.update(dict.fromkeys(workers))
         mine = json.loads(self._annotations.get(ENDED, "[]"))
         mine += [one for one in workers if one not in mine]
+        self._ended.update(dict.fromkeys(mine))
         self.annotate({ENDED: json.dumps(mine[-KEPT:])})
 
     # ------------------------------------------------------------------ its life
@@ -249,36 +254,39 @@ class Leases:
         self._take_in(found)
         self._note("list", "")
         self._members = Members(True, self._me.pod, tuple(self._alive(evidence)))
-        self._list_at = answered + self._pause(evidence)
+        self._paused = self._pause(evidence)
+        self._list_at = answered + self._paused
         self._say(evidence)
 
     def _count(self, asked: float, answered: float) -> float:
         """Let `counted` run on, where this time counts. Returns what it was when the list was asked for: what did not
         change in it had not changed by then."""
         last, self._listed = self._listed, answered
-        is_renewed = self._renewed is not None and asked - self._renewed <= RENEW + GAP
-        if last is None or not is_renewed or asked - last > GAP:
+        is_renewed = self._renewed is not None and asked - self._renewed <= RENEW + GAP + LIST
+        if last is None or not is_renewed or asked - last > self._paused + GAP:
             return self._counted
         evidence = self._counted + (asked - last)
         self._counted += answered - last
         return evidence
 
     def _take_in(self, found: list[Lease]) -> None:
-        pods = {}
+        pods: dict[str, _Seen] = {}
+        ended: dict[str, None] = {}
         for lease in found:
             name = lease.metadata.name
             print_ = (lease.metadata.uid, lease.spec.holderIdentity or "", lease.spec.renewTime or "")
             old = self._pods.get(name)
-            changed = old.changed if old is not None and old.print == print_ else self._counted
+            is_same = old is not None and old.print == print_
+            changed = old.changed if old is not None and is_same else self._counted
+            has_changed = old is not None and (old.has_changed or not is_same)
             annotations = lease.metadata.annotations or {}
-            self._ended.update(dict.fromkeys(_names(annotations.get(ENDED, ""))))
+            ended.update(dict.fromkeys(_names(annotations.get(ENDED, ""))))
             workers = _names(annotations.get(WORKERS, ""))
-            self._pods_of.update(dict.fromkeys(workers, name))
-            pods[name] = _Seen(print_, changed, workers, annotations.get(SHARE, ""), annotations.get(WORD, ""))
+            share, word = annotations.get(SHARE, ""), annotations.get(WORD, "")
+            pods[name] = _Seen(print_, changed, has_changed, workers, share, word)
         self._pods = pods
-        for known in (self._ended, self._pods_of):
-            while len(known) > REMEMBERED:
-                del known[next(iter(known))]
+        self._ended = _newest(self._ended, ended)
+        self._pods_of = _newest(self._pods_of, {worker: pod for pod, one in pods.items() for worker in one.workers})
         if self._uid and self._me.pod not in pods:  # somebody removed ours
             self._uid, self._renew_at = "", float("-inf")
 
@@ -305,7 +313,11 @@ class Leases:
         for one in self._pods.values():
             for worker in one.workers:
                 seen[worker] = max(seen.get(worker, one.changed), one.changed)
-        words = {pod: one.word for pod, one in self._pods.items()}
+        words = {
+            pod: one.word
+            for pod, one in self._pods.items()
+            if one.has_changed and evidence - one.changed < DEAD_AFTER
+        }
         self._tell(Told(Heard(evidence, seen, frozenset(self._ended)), self._members, words))
 
     # ------------------------------------------------------------------ telling
@@ -320,6 +332,12 @@ class Leases:
             self._troubles[what] = why
         else:
             self._troubles.pop(what, None)
+
+
+def _newest(known: Mapping[str, T], named: dict[str, T]) -> dict[str, T]:
+    """All that are named now, and of the others the newest: pods and workers come and go for as long as we live."""
+    former = [(key, value) for key, value in known.items() if key not in named]
+    return dict(former[-REMEMBERED:]) | named
 
 
 def _now() -> str:
