@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from kit.manifests import compiled, manifest
+from kit.supervised import Supervised
 from posthof_certs import dkim
 from posthof_certs.zone import Record
 from posthof_crds.engine import EngineConfig
-from posthof_pod.admin import keyring
+from posthof_pod.admin import keyring, supervisor
 from posthof_pod.admin.keyring import KeyRing, Unreadable
 from posthof_pod.cli.dkim import told, zone_lines
 from posthof_pod.sign.keyring import KEYS, unpacked
@@ -125,3 +127,30 @@ def test_what_is_shown_can_be_put_into_a_zone_file(tmp_path: Path, zone: Zone) -
     assert line.count('"') == 4
     assert all(len(text) <= 255 for text in line.split('"')[1::2])
     assert told(ring.shown(of, is_asking=True))[-2].startswith("  ! ns.example has no TXT ph")
+
+
+def test_a_running_house_gives_its_workers_a_key_when_the_zone_shows_it(
+    tmp_path: Path, zone: Zone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The supervisor looks by itself; the workers get the key beside the configuration they run."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[1]))
+    monkeypatch.setattr(supervisor, "DKIM", 0.05)
+    spec = "  domain: a.test\n  inbound: {mode: Reject}\n  outbound: {dkim: {auto: {algorithms: [Ed25519]}}}\n"
+    more = f"---\napiVersion: posthof.dev/v1alpha1\nkind: MailDomain\nmetadata: {{name: a}}\nspec:\n{spec}"
+
+    async def story() -> None:
+        house = Supervised(tmp_path, workers=1)
+        house.write(more=more)
+        async with house:
+            await house.ready()
+            ring = KeyRing(tmp_path / "state")
+            config_ = house.supervisor.config
+            keys = await house.until(lambda: list(ring.shown(config_)))
+            assert [key.state for key in keys] == ["waits for DNS"]
+            assert not any(KEYS in line for line in await house.journal())
+            zone.texts = {key.text for key in keys}
+            await house.until(lambda: [key.state for key in ring.shown(config_)] == ["signs"])
+            await house.until(lambda: "config_swapped" in house.names())
+            assert any(KEYS in line for line in await house.journal())
+
+    asyncio.run(story())

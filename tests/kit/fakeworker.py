@@ -59,7 +59,8 @@ class FakeWorker:
 
     async def swap(self, payload: object) -> dict[str, str]:
         swap = msgspec.convert(payload, Swap)
-        config = msgspec.msgpack.decode(swap.config, type=EngineConfig)
+        config = msgspec.msgpack.decode(swap.config, type=EngineConfig) if swap.config else self.config
+        assert config is not None, "keys alone come only beside a configuration that runs"
         if config.hostname.startswith("crash."):
             os._exit(3)
         if config.hostname.startswith("refuse."):
