@@ -28,8 +28,8 @@ MAILS = 12
 @pytest.fixture
 def pods(tmp_path: Path) -> Iterator[list[Pod]]:
     with two_pods(tmp_path) as pods:
-        for pod in pods:
-            pod.configure(pod.config(rules=(HOLD,)))
+        for pod, workers in zip(pods, (2, 1), strict=True):
+            pod.configure(pod.config(rules=(HOLD,), workers=workers))
             pod.start()
         for pod in pods:
             pod.until_ready()
@@ -133,17 +133,35 @@ def test_a_container_that_starts_again_has_its_mail_at_once_and_a_reaped_worker_
         print(f"\n  after a restart {again:.1f} s, reaped {reaped:.1f} s, freed {freed:.1f} s (within 2 s each)")
 
 
-def test_a_restored_snapshot_starts_and_says_how_many_messages_may_repeat(pods: list[Pod], tmp_path: Path) -> None:
-    first = pods[0]
-    for n in range(MAILS):
-        first.send(f"u{n}@far.test")
+def test_with_the_api_server_away_what_a_pod_frees_is_taken_all_the_same(pods: list[Pod]) -> None:
+    first, second = pods
+    fill(pods)
+    for pod in pods:
+        assert pod.api is not None
+        pod.api.away()
+    assert second.program is not None
+    os.kill(second.program.pid, signal.SIGTERM)
+    assert second.wait() == 0
+    first.until(lambda: held(first) == MAILS, "what it freed", timeout=18.0)
+    first.send("b@ours.test")
+    first.until(lambda: first.mails() == 1, "mail goes on")
+    first.until(lambda: first.events("lease_lost"), "the word that nobody is judged now")
+
+
+def test_a_restored_snapshot_starts_and_says_how_many_messages_may_repeat(tmp_path: Path) -> None:
     copy = tmp_path / "restored"
-    shutil.copytree(first.volume, copy, symlinks=True)
-    told = first.run("spool", "check", str(copy / "spool"))
+    with Pod(tmp_path) as first:
+        first.mount(first.config(rules=(HOLD,), workers=1))
+        first.start()
+        first.until_ready()
+        for n in range(MAILS):
+            first.send(f"u{n}@far.test")
+        shutil.copytree(first.volume, copy, symlinks=True)
+        told = first.run("spool", "check", str(copy / "spool"))
     assert told.returncode == 0, told.stdout
     assert f"any of the {MAILS} messages may have been sent since it was taken" in told.stdout
     with Pod(tmp_path, name="edge-r", spool=copy) as restored:
-        restored.mount(restored.config(rules=(HOLD,)))
+        restored.mount(restored.config(rules=(HOLD,), workers=1))
         restored.start()
         restored.until_ready()
         restored.until(lambda: held(restored) == MAILS, "all of its mail")
