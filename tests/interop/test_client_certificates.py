@@ -29,19 +29,25 @@ def house():
         documents = [rule, certificate("mx", "posthof.test"), secret("clients", ca=CLIENTS.file.read_text())]
         with posthof(*documents, start=False) as mta:
             tls = {"certRefs": [{"name": "mx"}], "clientCa": {"name": "clients", "key": "ca"}}
-            listener = {"name": "in", "role": "Internal", "address": "127.0.0.1", "port": mta.port, "tls": tls}
-            mta.write("mta", mta.mta({"listeners": [listener]}))
+            here = {"role": "Internal", "address": "127.0.0.1", "tls": tls}
+            other = peers.free_port()
+            listeners = [
+                {**here, "name": "in", "port": mta.port},
+                {**here, "name": "other", "port": other, "implementation": "Aiosmtpd"},
+            ]
+            mta.write("mta", mta.mta({"listeners": listeners, "workers": 1}))
+            mta.other_port = other
             mta.start()
             yield mta, far
 
 
-def submit(mta, pair):
+def submit(mta, pair, port=0):
     """The reply to a message for far.test, sent with this client certificate."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     if pair is not None:
         context.load_cert_chain(*pair)
-    with smtplib.SMTP("127.0.0.1", mta.port, timeout=20) as client:
+    with smtplib.SMTP("127.0.0.1", port or mta.port, timeout=20) as client:
         client.ehlo("client.test")
         client.starttls(context=context)
         client.ehlo("client.test")
@@ -69,7 +75,14 @@ def test_another_name_of_the_same_authority_does_not(house, names):
 
 
 def test_without_a_certificate_nobody_relays(house):
-    assert submit(house[0], None)[0] in {550, 554}
+    for port in (house[0].port, house[0].other_port):
+        assert submit(house[0], None, port)[0] in {550, 554}
+
+
+def test_it_is_the_same_through_aiosmtpd(house):
+    mta, _ = house
+    assert submit(mta, CLIENTS.issue("relay.ours.test"), mta.other_port)[0] == 250
+    assert submit(mta, CLIENTS.issue("else.ours.test"), mta.other_port)[0] in {550, 554}
 
 
 @pytest.mark.parametrize(
