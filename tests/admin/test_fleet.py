@@ -103,3 +103,21 @@ def test_one_that_stops_holds_nothing_up_and_a_sleep_is_told_of(tmp_path: Path) 
     place.now += 63
     place.look()
     assert place.events.stats()["posthof_slept_total"] == 1
+
+
+def test_a_pod_that_leaves_says_of_workers_that_left_lanes_behind_that_they_have_ended(tmp_path: Path) -> None:
+    place, said = Place(tmp_path), []
+
+    class Lease:
+        def prove_ended(self, workers: list[str]) -> None:
+            said.append(list(workers))
+
+        async def leave(self, *, heard: float) -> None:
+            said.append(["left"])
+
+    for name in ("wfreed", "wstuck"):
+        (tmp_path / name).touch()
+    (tmp_path / "workers" / "wstuck").mkdir(parents=True)
+    place.fleet._leases = Lease()  # type: ignore[assignment]  # as far as a fleet asks
+    asyncio.run(place.fleet.leave())
+    assert said == [["wstuck"], ["left"]]

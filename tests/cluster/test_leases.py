@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -308,3 +310,25 @@ def test_what_is_known_of_workers_that_came_and_went_is_bounded_and_what_leases_
     assert 64 <= len(a.heard.ended) <= REMEMBERED + 64
     assert {f"w59-{k}" for k in range(64)} <= a.heard.ended
     assert a.leases.pod_of(b.workers[0].name) == "b"
+
+
+def test_a_worker_that_a_sibling_judges_while_it_begins_is_not_remembered_as_ended(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pod = fleet.pod("a")
+    sibling = pod.worker()
+    judged: list[Verdict] = []
+    real = fcntl.flock
+
+    def flock(fd: int, how: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{fd}"))
+        if path.parent == pod.own and not judged:
+            judged.append(ALIVE)
+            judged[:] = [sibling.judge(path.name.lstrip("."))]
+        real(fd, how)
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    begun = pod.worker()
+    assert judged
+    fleet.advance(2)
+    assert sibling.judge(begun) is ALIVE

@@ -151,7 +151,9 @@ class Fleet:
             if self.visibility is not None:
                 await self.visibility.leave()
             others = any(one.pod != self.members.own for one in self.members.pods)
-            await self._leases.leave(heard=LAST_WORDS if others and self._earlier() else 0.0)
+            left = self._earlier()
+            self._leases.prove_ended(left)  # also of one that stopped by itself and could not free all of its lanes
+            await self._leases.leave(heard=LAST_WORDS if others and left else 0.0)
 
     def _earlier(self) -> list[str]:
         """Workers of this pod whose process has ended and whose folder is still on the volume. Forgets the others."""
