@@ -12,6 +12,7 @@ Called in threads: DNS and RSA take their time.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import threading
@@ -88,6 +89,33 @@ class KeyRing:
         with self._lock:
             changed = [self._tend(domain, config, now, warn) for domain in _with_keys(config)]
         return any(changed)
+
+    async def tend_apart(self, config: EngineConfig, now: float, warn: Callable[[str], object]) -> bool:
+        """The same in a thread of its own that no stop waits for: DNS may take its time. `warn` is called there."""
+        if next(_with_keys(config), None) is None:
+            return False
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[bool] = loop.create_future()
+
+        def tell(result: bool, error: Exception | None) -> None:
+            if done.cancelled():
+                return
+            if error is None:
+                done.set_result(result)
+            else:
+                done.set_exception(error)
+
+        def run() -> None:
+            result, error = False, None
+            try:
+                result = self.tend(config, now, warn)
+            except Exception as failed:  # the loop's to tell
+                error = failed
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(tell, result, error)
+
+        threading.Thread(target=run, name="dkim", daemon=True).start()
+        return await done
 
     def make(self, config: EngineConfig, now: float) -> None:
         """Only what is lacking, without a look at DNS. Unreadable, OSError."""

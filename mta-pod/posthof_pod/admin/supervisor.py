@@ -296,7 +296,7 @@ class Supervisor:
                 self.events.warned(text)
 
         while True:
-            if await asyncio.to_thread(self._prepared.keyring.tend, self.config, time.time(), warn):
+            if await self._prepared.keyring.tend_apart(self.config, time.time(), warn):
                 await self._refresh("DKIM keys")
             with contextlib.suppress(TimeoutError):  # another configuration may want other keys
                 await asyncio.wait_for(self._swapped.wait(), DKIM)
