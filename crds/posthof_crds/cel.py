@@ -502,8 +502,9 @@ RULES: dict[type[BaseModel], tuple[Rule, ...]] = {
         ),
         Rule(
             "credential-proof",
-            "has(self.secretRef) || has(self.generate) || has(self.oauth) || has(self.ldap) || has(self.podSelector)",
-            "nobody can be this account. Write secretRef, generate: {}, oauth, ldap or podSelector.",
+            "has(self.secretRef) || has(self.generate) || has(self.oauth) || has(self.ldap) || "
+            "has(self.certificate) || has(self.podSelector)",
+            "nobody can be this account. Write secretRef, generate: {}, oauth, ldap, certificate or podSelector.",
         ),
         Rule("credential-dovecot", "!has(self.dovecot)", "a pod has no such socket. Write ldap, oauth or secretRef."),
         Rule(

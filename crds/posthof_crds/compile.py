@@ -404,6 +404,7 @@ def credential_of(credential: SMTPCredential, domains: Mapping[str, str]) -> eng
             recipients_message=quota.recipients_per_message,
         ),
         oauth=_oauth_of(spec.oauth) if spec.oauth else None,
+        certificate=spec.certificate or "",
         dovecot=spec.dovecot.socket if spec.dovecot else "",
         ldap=engine.LDAP(url=spec.ldap.url, user_dn=spec.ldap.user_dn) if spec.ldap else None,
         guard=engine.Guard(

@@ -199,6 +199,7 @@ class Credential(Value, frozen=True, kw_only=True, omit_defaults=True):
     workloads: tuple[str, ...] = ()  # ids of pod selections that are this account without a password
     oauth: OAuth | None = None
     dovecot: str = ""  # the path of a socket
+    certificate: str = ""  # a DNS name in the client's certificate
     ldap: LDAP | None = None
     may_relay: bool = True  # to where no rule says: False in a namespace that may not send Direct
 

@@ -44,7 +44,7 @@ _MTA = engine.EngineConfig(
 )  # only its defaults are read
 
 
-Mechanism = Literal["PLAIN", "LOGIN", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS", "OAUTHBEARER", "XOAUTH2"]
+Mechanism = Literal["PLAIN", "LOGIN", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS", "OAUTHBEARER", "XOAUTH2", "EXTERNAL"]
 DEFAULT_MECHANISMS: tuple[Mechanism, ...] = ("SCRAM-SHA-256", "PLAIN", "LOGIN")
 
 
@@ -81,7 +81,8 @@ class ListenerAuth(Part):
     """What is offered, in this order. PLAIN and LOGIN give us the password, inside TLS; every client has one of them.
     SCRAM-SHA-256 never does. SCRAM-SHA-256-PLUS is bound to the server's certificate as well, so that nobody between
     can pass it on; only for clients that see that certificate themselves, with no proxy that ends TLS before us.
-    OAUTHBEARER and XOAUTH2 take bearer tokens, for SMTPCredentials with oauth."""
+    OAUTHBEARER and XOAUTH2 take bearer tokens, for SMTPCredentials with oauth. EXTERNAL takes the client's
+    certificate, for SMTPCredentials with certificate; it needs tls.clientCa."""
 
 
 class XClient(Part):

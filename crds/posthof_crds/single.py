@@ -97,6 +97,10 @@ def _submission(listener: mta.Listener, here: Path) -> Iterator[Flaw]:
             what = f"auth says nothing on a listener of role {listener.role}"
             yield Flaw((*here, "auth"), what, "Remove it, or use role Submission or Submissions.")
         return
+    has_ca = listener.tls is not None and listener.tls.client_ca is not None
+    if listener.auth is not None and "EXTERNAL" in listener.auth.mechanisms and not has_ca:
+        instead = "Write tls.clientCa, or remove EXTERNAL."
+        yield Flaw((*here, "auth", "mechanisms"), "EXTERNAL needs a CA that signs clients", instead)
     wanted = "STARTTLS" if listener.role is ListenerRole.SUBMISSION else "Implicit"
     if listener.tls is None or listener.tls.mode != wanted:
         what = f"a listener of role {listener.role} needs tls of mode {wanted}: nobody logs in in the clear"

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from posthof_crds import engine, patterns
 from posthof_crds.core import MTARef, Resource
-from posthof_crds.fields import Bool, FilePath, Int, ObjectName, Part, SecretKey, Unit, one_of, wrong
+from posthof_crds.fields import FQDN, Bool, FilePath, Int, ObjectName, Part, SecretKey, Unit, one_of, wrong
 from posthof_crds.selectors import LabelSelector
 from posthof_crds.verifiers import prepare
 
@@ -255,6 +255,10 @@ class SMTPCredentialSpec(Part):
     ldap: LDAP | None = None
     """Names and passwords are a directory's. The account is that of all its users; each has a quota of their own."""
 
+    certificate: FQDN | None = None
+    """A DNS name in the client's certificate (mechanism EXTERNAL): whoever shows one with this name, signed by a CA
+    of the listener's `tls.clientCa`, is the account. Only in the MTA's own namespace."""
+
     pod_selector: LabelSelector | None = None
     """In a cluster: labels of pods of this namespace that are this account without logging in, on listeners of role
     Submission, Submissions and Internal; `{}` is every pod. Counts only where addresses are the clients' own, as in
@@ -293,10 +297,11 @@ class SMTPCredentialSpec(Part):
         if count > 1:
             what = "more than one of secretRef, generate, oauth, dovecot and ldap"
             raise wrong(what, "Keep one: the proof has one place.")
-        if not count and self.pod_selector is None:
-            raise wrong("nobody can be this account", "Write secretRef, generate: {}, oauth, ldap or podSelector.")
-        if self.is_of_many and self.pod_selector is not None:
-            raise wrong("podSelector beside oauth, dovecot or ldap", "Make two accounts of it.")
+        if not count and self.pod_selector is None and self.certificate is None:
+            instead = "Write secretRef, generate: {}, oauth, ldap, certificate or podSelector."
+            raise wrong("nobody can be this account", instead)
+        if self.is_of_many and (self.pod_selector is not None or self.certificate is not None):
+            raise wrong("podSelector or certificate beside oauth, dovecot or ldap", "Make two accounts of it.")
         if not self.is_of_many and any("{user}" in pattern for pattern in self.allowed_senders):
             raise wrong("{user} says nothing here", "Write the addresses: the account is one user's.")
         if not self.allowed_senders and self.domain_ref is None:

@@ -110,10 +110,10 @@ def refuse_credential(
 ) -> Refusal | None:
     """Why a tenant's SMTPCredential is not taken. `own`, `others`: domains this MTA receives for on the word of its
     namespace, and of others."""
-    if credential.oauth is not None or credential.ldap is not None:
+    if credential.oauth is not None or credential.ldap is not None or credential.certificate:
         return Refusal(
             Reason.NOT_ALLOWED,
-            "Whose tokens and directories hold is the MTA's to say. Write secretRef or generate.",
+            "Whose tokens, directories and certificates hold is the MTA's to say. Write secretRef or generate.",
         )
     for pattern in credential.senders:
         _, domain = patterns.parts(pattern) if pattern != "<>" else ("", "")

@@ -195,6 +195,26 @@ def test_a_pod_is_an_account_only_where_its_address_is_believed() -> None:
     assert (ours.credential, others.credential, doubtful.credential) == ("shop", "", "")
 
 
+def test_external_is_the_account_of_a_name_that_tls_has_proven() -> None:
+    named = {"relay": credential("relay", ("relay.test",), certificate="relay.example")}
+    made = logins.accounts(credentials=named, passwords={"relay": "x"})
+
+    def answer(names: tuple[str, ...], wish: bytes) -> tuple[int, str]:
+        who = session()
+        who.proven = names
+        exchange = made.authenticate(who, "EXTERNAL")
+        assert not isinstance(exchange, Reply)
+        reply = run(exchange.respond(wish))
+        assert isinstance(reply, Reply)
+        return reply.code, who.credential
+
+    assert answer(("relay.example",), b"") == (235, "relay")
+    assert answer(("other.example", "relay.example"), b"relay") == (235, "relay")
+    assert answer((), b"relay") == (535, "")
+    assert answer(("other.example",), b"relay") == (535, "")
+    assert answer(("relay.example",), b"boss") == (535, "")
+
+
 def test_too_many_at_once_are_told_to_come_again() -> None:
     async def story() -> None:
         passwords = Passwords(asyncio.get_running_loop().time)

@@ -18,6 +18,7 @@ FOLDERS = {
     "first-mail": ["first-mail"],
     "cluster-relay": ["cluster-relay"],
     "bulk": ["bulk"],
+    "submission": ["submission"],
     "inbound-gateway": ["inbound-gateway/domains.yaml", "inbound-gateway/trust.yaml", "inbound-gateway/cluster"],
 }
 

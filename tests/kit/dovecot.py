@@ -43,6 +43,11 @@ plugin {{
 protocol lmtp {{
   postmaster_address = postmaster@dovecot.test
 }}
+service auth {{
+  unix_listener auth-submission {{
+    mode = 0666
+  }}
+}}
 service lmtp {{
   unix_listener lmtp {{
     mode = 0666
@@ -62,6 +67,7 @@ class Dovecot:
         self.folder = folder
         self.port = peers.free_port()
         self.socket = folder / "run" / "lmtp"
+        self.auth = folder / "run" / "auth-submission"  # every user's password is x
         self._program: peers.Program | None = None
         owner = pwd.getpwnam(OWNER)
         for name in ("run", "state", "mail"):

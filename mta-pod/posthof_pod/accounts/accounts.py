@@ -136,8 +136,12 @@ class Accounts:
         return _SIMPLE.get(name)
 
     async def _check(self, claim: sasl.Claim, session: Session) -> Login | Refusal:
-        found = await self._own(claim)
-        if isinstance(found, Refusal) and self.directory.named(claim.username) is None:
+        if isinstance(claim, sasl.Certificate):
+            found: Login | Refusal = self._certified(claim, session)
+        else:
+            found = await self._own(claim)
+        is_certificate = isinstance(claim, sasl.Certificate)
+        if isinstance(found, Refusal) and not is_certificate and self.directory.named(claim.username) is None:
             found = await self._foreign(claim, session, found)
         if isinstance(found, Login) and found.account.is_expired(self._wall()):
             return Refusal("the account has expired")
@@ -159,6 +163,14 @@ class Accounts:
         if trouble is not None:
             raise trouble
         return refusal
+
+    def _certified(self, claim: sasl.Certificate, session: Session) -> Login | Refusal:
+        """By the names that TLS has proven."""
+        account = self.directory.of_certificate(session.proven)
+        if account is None:
+            return Refusal("the client has no certificate of an account")
+        names = ("", account.name.casefold(), account.credential.username, account.credential.certificate)
+        return Login(account) if claim.username in names else Refusal("the certificate is another account's")
 
     async def _own(self, claim: sasl.Claim) -> Login | Refusal:
         """Of the accounts whose secret we have."""

@@ -47,6 +47,11 @@ class Directory:
         }
         self._shapes = sorted({_shape(a.verifier) for a in self._by_username.values() if a.verifier is not None})
         self._models = {_shape(a.verifier): a.verifier for a in self._by_username.values() if a.verifier is not None}
+        self._by_certificate = {
+            account.credential.certificate: account
+            for account in self.accounts.values()
+            if account.credential.certificate
+        }
         self._by_workload = {
             workload: account for account in self.accounts.values() for workload in account.credential.workloads
         }
@@ -76,6 +81,11 @@ class Directory:
     def of_workloads(self, selections: tuple[str, ...]) -> Account | None:
         """The account a pod in these selections is: the first by name, where several are."""
         found = [self._by_workload[one] for one in selections if one in self._by_workload]
+        return min(found, key=lambda account: account.name) if found else None
+
+    def of_certificate(self, names: tuple[str, ...]) -> Account | None:
+        """The account that one of the names of a client's verified certificate stands for."""
+        found = [self._by_certificate[name] for name in names if name in self._by_certificate]
         return min(found, key=lambda account: account.name) if found else None
 
     def verifier(self, username: str) -> Verifier:

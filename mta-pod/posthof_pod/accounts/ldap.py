@@ -19,7 +19,7 @@ from posthof_pod.replies import Temporary
 from posthof_pod.smtp.gate import Session
 from posthof_pod.smtp.sasl import Claim, Password
 
-PATIENCE = 10.0
+PATIENCE = 10  # seconds; the library wants whole ones
 THREADS = 4
 WAITING_MAX = 64
 

@@ -56,7 +56,9 @@ def add_question(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from", dest="sender", metavar="ADDRESS", default="", help="the sender; default: <>")
     parser.add_argument("--to", dest="recipient", metavar="ADDRESS", required=True, help="the recipient")
     parser.add_argument("--client", metavar="IP", default="", help="the client's address; default: not known")
-    parser.add_argument("--role", choices=["MX", "Internal"], help="the listener's role; default: the first one's")
+    parser.add_argument("--credential", metavar="NAME", default="", help="the SMTPCredential it has logged in as")
+    roles = ["MX", "Internal", "Submission", "Submissions"]
+    parser.add_argument("--role", choices=roles, help="the listener's role; default: the first one's")
     parser.add_argument("--header", action="append", default=[], metavar="NAME: VALUE", help="a header of the mail")
     parser.add_argument("--no-dns", action="store_true", help="do not look up hosts")
 
@@ -118,7 +120,7 @@ def _facts(args: argparse.Namespace, config: EngineConfig) -> Facts:
     wanted = {name.partition(":")[0].strip().lower() for name in args.header}
     headers = headers_of(block, wanted) if args.header else None
     sender, recipient = args.sender.strip("<>"), args.recipient.strip("<>")
-    return Facts(role, args.client, sender, recipient, headers)
+    return Facts(role, args.client, sender, recipient, headers, credential=args.credential)
 
 
 def _taken(policy: CompiledPolicy, facts: Facts) -> Reply | tuple[Recipient, ...]:
