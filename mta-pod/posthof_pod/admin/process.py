@@ -24,8 +24,8 @@ from typing import Any
 import msgspec
 
 from posthof_pod.admin.channel import Channel, ChannelClosed, Refused, Swap, WorkerStart, pair
-from posthof_pod.schedule.slices import WHOLE
 from posthof_pod.admin.load import UNLIMITED
+from posthof_pod.schedule.slices import WHOLE
 
 PING = 5.0  # seconds
 STUCK = 6  # pings in a row without an answer
