@@ -102,7 +102,7 @@ BREAKING: list[tuple[str, Change]] = [
         lambda new: at(new, "TLSCert.spec")["required"].append("duration"),
     ),
     (
-        "RelayPolicy spec.tls: the default was May and is Verify",
+        "RelayPolicy spec.tls: the default was Best and is Verify",
         lambda new: at(new, "RelayPolicy.spec.tls").update(default="Verify"),
     ),
     (

@@ -63,7 +63,7 @@ def test_a_default_that_the_server_does_not_fill_in_is_told() -> None:
 
 def test_only_what_columns_and_scaling_read_is_filled_in_by_the_server() -> None:
     filled = {path: schema["default"] for path, schema in all_nodes() if "default" in schema}
-    assert filled == {"MTA.spec.replicas": 1, "RelayPolicy.spec.priority": 0, "RelayPolicy.spec.tls": "May"}
+    assert filled == {"MTA.spec.replicas": 1, "RelayPolicy.spec.priority": 0, "RelayPolicy.spec.tls": "Best"}
 
 
 @pytest.mark.parametrize("kind", MODELS)
