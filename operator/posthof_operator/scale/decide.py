@@ -4,8 +4,9 @@ Rules of this file
 - Up fast: the need must last for `scaleUp.stabilization`; then so many at once as it asks for, within
   `scaleUp.pods` or a doubling, and again after PACE.
 - Down slowly: fewer must have been enough at each moment of `scaleDown.stabilization`, all of which we have seen;
-  then one pod, and the next one after `scaleDown.period`. A pod that is ready and says nothing stops it; one that
-  never came (no room in the cluster) does not, and is the first to go.
+  then one pod, and the next one after `scaleDown.period`. Of a pod that said nothing, or ran and was not ready,
+  nobody knows what it had to do: at that moment it was needed. One that is ready and says nothing now stops it; one
+  that never came (no room in the cluster) does not, and is the first to go.
 - Never below what holds all mail in memory (needs.fits), whoever asked for fewer.
 - Without reports nothing changes.
 """
@@ -81,7 +82,7 @@ def _up(history: Sequence[Sample], wish: Autoscaling, past: Past, now: float) ->
 def _down(history: Sequence[Sample], wish: Autoscaling, past: Past, now: float) -> Decision:
     newest, behavior = history[-1], wish.behavior.scale_down
     window = _window(history, now, behavior.stabilization)
-    enough = max(math.ceil(_greatest(one, wish.targets).pods) for one in window or history)
+    enough = max(_enough(one, wish.targets) for one in window or history)
     if past.pods <= wish.min or enough >= past.pods:
         return Decision(past.pods, Reason.WITHIN_TARGETS, "all targets are met, and fewer pods would not be enough")
     if newest.missing:
@@ -117,6 +118,11 @@ def _greatest(one: Sample, targets: Targets) -> Need:
     """Each moment is judged again and again, as long as it is in a window."""
     found = needs(one, targets)
     return found[0] if found else Need(0.0, "", "no pod has reported")
+
+
+def _enough(one: Sample, targets: Targets) -> int:
+    """Pods that were enough at a moment: none less for those nobody heard of."""
+    return math.ceil(_greatest(one, targets).pods) + one.missing + one.unready
 
 
 def _window(history: Sequence[Sample], now: float, seconds: float) -> list[Sample] | None:

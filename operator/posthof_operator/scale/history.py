@@ -32,10 +32,11 @@ class Sample(NamedTuple):
     messages: int
     room: int  # messages that the smallest pod holds; 0: nobody knows
     unowned: int  # lanes; of all pods, the greatest: each sees the same ones
+    unready: int = 0  # pods that run and are not ready: they begin, or have more to do than they can
 
 
-def sample(at: float, loads: Sequence[Load], missing: int = 0) -> Sample:
-    """Of the pods that take part. `missing`: of these, how many said nothing."""
+def sample(at: float, loads: Sequence[Load], missing: int = 0, unready: int = 0) -> Sample:
+    """Of the pods that take part. `missing`: of these, how many said nothing. `unready`: pods beside them."""
     count = len(loads)
     latencies = [one.accept_seconds for one in loads if one.accept_seconds]
     return Sample(
@@ -51,6 +52,7 @@ def sample(at: float, loads: Sequence[Load], missing: int = 0) -> Sample:
         messages=sum(one.messages for one in loads),
         room=min((one.messages_most for one in loads), default=0),
         unowned=max((one.unowned_lanes for one in loads), default=0),
+        unready=unready,
     )
 
 

@@ -20,7 +20,7 @@ from posthof_crds.reasons import Reason
 from posthof_crds.report import Report
 from posthof_operator.api import ApiError
 from posthof_operator.plan import Plan
-from posthof_operator.pods import is_going, is_ready
+from posthof_operator.pods import is_alive, is_going, is_ready
 from posthof_operator.resources import Key, Raw
 from posthof_operator.scale import cost
 from posthof_operator.scale.decide import Decision, Past, decide, held, memory, too_few
@@ -147,7 +147,8 @@ class Scaler:
             if (one := reports.get(name)) is not None and one.load is not None and one.ready and not one.draining
         ]
         keeps = _window(seen.spec.autoscaling if seen.spec is not None else None)
-        known.history.add(sample(self._now(), loads, missing=len(takes_part) - len(loads)), keeps)
+        missing, unready = len(takes_part) - len(loads), sum(is_alive(pod) and not is_ready(pod) for pod in seen.pods)
+        known.history.add(sample(self._now(), loads, missing, unready), keeps)
 
     def phase(self, seen: Seen) -> str:
         """ScalingUp until the pods asked for are ready, ScalingDown until those that go have left; else ""."""

@@ -92,6 +92,34 @@ def test_lanes_that_nobody_has_room_for_ask_for_one_more_pod() -> None:
     assert (found[0].pods, found[0].name) == (3.0, "memory")
 
 
+def moments_of(*found: tuple[list[Load], int, int]) -> tuple[Sample, ...]:
+    kept = History()
+    for n, (fleet, missing, unready) in enumerate(found):
+        kept.add(sample(NOW - 20.0 * (len(found) - 1 - n), fleet, missing, unready), 10_000.0)
+    return kept.samples
+
+
+def test_what_nobody_reported_was_not_seen_to_be_enough() -> None:
+    calm = Load(cpu=0.05, messages_most=1000)
+    wish, now = Autoscaling(max=10), ([calm] * 10, 0, 0)
+    for unheard in (([calm], 9, 0), ([], 10, 0), ([calm], 0, 9)):
+        assert decide(moments_of(*[unheard] * 40, now), wish, Past(10), NOW).pods == 10
+        assert decide(moments_of(*[now] * 2, unheard, *[now] * 10), wish, Past(10), NOW).pods == 10
+    assert decide(moments_of(*[now] * 40), wish, Past(10), NOW).pods == 9
+
+
+def test_pods_that_have_more_to_do_than_they_can_are_no_reason_for_fewer() -> None:
+    busy = ([Load(cpu=0.9, messages_most=1000)] * 5, 0, 5)  # half of them miss their readiness probes
+    assert decide(moments_of(*[busy] * 40), Autoscaling(max=10), Past(10), NOW).pods == 10
+
+
+def test_a_pod_that_never_gets_ready_keeps_itself_and_no_other() -> None:
+    stuck = ([QUIET] * 9, 0, 1)
+    assert decide(moments_of(*[stuck] * 40), Autoscaling(max=10), Past(10), NOW).pods == 9
+    stuck = ([QUIET] * 2, 0, 1)
+    assert decide(moments_of(*[stuck] * 40), Autoscaling(max=10), Past(3), NOW).pods == 2
+
+
 def test_one_busy_moment_adds_nothing() -> None:
     moments = [[QUIET], [QUIET], [Load(cpu=1.0)]]
     assert decide(history(moments), Autoscaling(max=9), Past(1), NOW).pods == 1
