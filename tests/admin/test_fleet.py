@@ -105,6 +105,22 @@ def test_one_that_stops_holds_nothing_up_and_a_sleep_is_told_of(tmp_path: Path) 
     assert place.events.stats()["posthof_slept_total"] == 1
 
 
+def test_after_a_sleep_of_all_nobody_is_killed_for_not_having_looked_yet(tmp_path: Path) -> None:
+    place = Place(tmp_path, 0.1, 0.1)
+    assert place.look()
+    place.now += 60  # all were stopped; one of them was quicker to look again
+    place.workers[1].age = 60.1
+    assert not place.look()
+    assert place.killed == [False, False]
+    place.now += 1
+    place.workers[1].age = 0.1
+    assert place.look()
+    place.now += 5
+    place.workers[1].age = HANGS
+    assert place.look()
+    assert place.killed == [False, True]
+
+
 def test_a_pod_that_leaves_says_of_workers_that_left_lanes_behind_that_they_have_ended(tmp_path: Path) -> None:
     place, said = Place(tmp_path), []
 

@@ -182,13 +182,14 @@ class Fleet:
         self._leases.name_workers(named)
 
     async def look(self) -> bool:
-        """Whether all workers saw their latches lately; kills one that hangs alone."""
-        self._notice_sleep()
+        """Whether all workers saw their latches lately; kills one that hangs alone. Directly after a sleep of all
+        of us nobody: one may not have come to look yet, and another has."""
+        has_slept = self._notice_sleep()
         workers = [one for one in self._crew.workers if one.state is not State.STOPPING and not one.is_given_up]
         ages = await asyncio.gather(*(self._age(one) for one in workers))
         begun = [(worker, age) for worker, age in zip(workers, ages, strict=True) if age is not None]
         late = [(worker, age) for worker, age in begun if age >= LOOK_MAX]
-        if len(late) < len(begun):
+        if len(late) < len(begun) and not has_slept:
             for worker, age in late:
                 if age >= HANGS:
                     self._give_up(worker, age)
@@ -210,11 +211,13 @@ class Fleet:
         worker.kill()
         self._changed(worker)
 
-    def _notice_sleep(self) -> None:
+    def _notice_sleep(self) -> bool:
         now = self._clock()
         last, self._looked_at = self._looked_at, now
-        if last is not None and now - last > SLEPT:
+        has_slept = last is not None and now - last > SLEPT
+        if last is not None and has_slept:
             self._events.slept(now - last)
+        return has_slept
 
     # ------------------------------------------------------------------ the others
 
