@@ -88,7 +88,7 @@ class Admission:
         self._unasked = Recipients(self.policy, is_own=is_own)  # for our own mail: the next hop itself will say no
         self._by_domain: dict[tuple[str, str, str, str, str, tuple[str, ...]], str] = {}
         """Role, client, sender, domain, credential -> the rule."""
-        self._ways: dict[tuple[str, str, str, str, str, bool, str], Destination] = {}
+        self._ways: dict[tuple[str, str, str, str, str, bool, str, str, int], Destination] = {}
         self._hops = {listener.name: listener.limits.hops for listener in config.listeners}
         self._uses_senders = self.policy.uses_senders
         self._newcomers = newcomers if self.policy.uses_pods else None
@@ -304,7 +304,8 @@ class Admission:
         domain = address[address.rfind("@") + 1 :]
         sender = envelope.sender if self._uses_senders else ""
         is_forwarded = bool(recipient.original or envelope.origin)
-        key = (envelope.role, envelope.client, sender, domain, recipient.rule, is_forwarded, envelope.credential)
+        proof = (envelope.credential, envelope.certificate, envelope.tls_wish)
+        key = (envelope.role, envelope.client, sender, domain, recipient.rule, is_forwarded, *proof)
         known = self._ways.get(key)
         if known is None:
             known = self.routes.destination(envelope, recipient) or NOWHERE
