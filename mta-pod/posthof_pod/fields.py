@@ -18,6 +18,7 @@ LIMIT = 64 * 1024
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_BLANKS = (b" ", b"\t")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 
 
@@ -40,8 +41,10 @@ def values(head: bytes, name: bytes) -> list[bytes]:
     at = lower.find(mark)
     while at >= 0:
         start = at + len(mark) - 1  # in head: `lower` is one byte longer
-        colon = head.find(b":", start)
-        if colon >= 0 and not head[start:colon].strip(b" \t"):  # RFC 5322 4.5.8 allows a blank before the colon
+        colon = start
+        while head[colon : colon + 1] in _BLANKS:  # RFC 5322 4.5.8 allows them before the colon
+            colon += 1
+        if head[colon : colon + 1] == b":":
             found.append(_unfolded(head, colon + 1))
         at = lower.find(mark, at + 1)
     return found

@@ -17,8 +17,11 @@ _ATOM = r"[^\s\x00-\x1f\x7f()<>\[\]:;@\\,.\"]+"
 _LOCAL = rf"(?:{_ATOM}(?:\.{_ATOM})*|\"(?:[^\"\\\x00-\x1f\x7f]|\\[\x20-\x7e])*\")"
 _DOMAIN = r"[^\s\x00-\x1f\x7f()<>\[\]:;@\\,.\"]+(?:\.[^\s\x00-\x1f\x7f()<>\[\]:;@\\,.\"]+)*"
 _ADDRESS = rf"{_LOCAL}@{_DOMAIN}"
-_PHRASE = rf"(?:(?:{_ATOM}|\"(?:[^\"\\\x00-\x1f\x7f]|\\[\x20-\x7e\u0080-\U0010ffff])*\"|\.)\s*)*"
-_MAILBOX = re.compile(rf"\s*(?:(?P<bare>{_ADDRESS})|{_PHRASE}<\s*(?P<angle>{_ADDRESS})\s*>)\s*")
+_QUOTED = r"\"(?:[^\"\\\x00-\x1f\x7f]|\\[\x20-\x7e\u0080-\U0010ffff])*\""
+# One character, or one quoted string, at a time: no text can be taken apart in two ways, so none costs more than one
+# look at each of its characters.
+_PHRASE = rf"(?:[^\x00-\x08\x0a-\x1f\x7f()<>\[\]:;@\\,\"]|{_QUOTED})*"
+_MAILBOX = re.compile(rf"(?:\s*(?P<bare>{_ADDRESS})|{_PHRASE}<\s*(?P<angle>{_ADDRESS})\s*>)\s*")
 
 
 def of(head: bytes, name: bytes) -> tuple[str, ...] | None:
