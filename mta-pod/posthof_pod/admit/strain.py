@@ -2,7 +2,8 @@
 their name (RFC 8601 section 5).
 
 Rules
-- The header is held until it ends, 64 KiB at most; the body never.
+- The header is held until it ends, 64 KiB at most; the body never. A longer header is refused (552 5.3.4): nobody
+  reads what stands behind, so it could hold another From, or results in our name.
 - Every octet that came leaves, and the size stays: only names of fields change, into others of the same length.
 - Where nothing is signed nothing is hashed.
 """
@@ -14,6 +15,8 @@ from posthof_pod.mailauth import results
 from posthof_pod.mailauth.canon import BodyHashes
 from posthof_pod.mailauth.canon import fields as parts
 from posthof_pod.mailauth.dkim.verify import wishes
+from posthof_pod.replies import Permanent
+from posthof_pod.smtp.data import HEAD_TOO_LARGE
 
 
 class Strainer:
@@ -28,22 +31,20 @@ class Strainer:
         self.hashes: BodyHashes | None = None
 
     def take(self, data: bytes) -> bytes:
-        """The next octets -> what may be written now."""
+        """The next octets -> what may be written now. Permanent: the header is too long."""
         if self._is_in_body:
             if self.hashes is not None:
                 self.hashes.update(data)
             return data
         kept = self._kept + data
         end = 0 if kept.startswith(b"\r\n") else kept.find(b"\r\n\r\n") + 2
+        if end > fields.LIMIT or (end == 1 and len(kept) > fields.LIMIT):
+            raise Permanent(HEAD_TOO_LARGE, f"a header of more than {fields.LIMIT} octets")
         if end == 1:
-            if len(kept) <= fields.LIMIT:
-                self._kept = kept
-                return b""
-            self._is_in_body = True  # a header too long to be read: nothing in it can be judged
-        else:
-            kept = self._headed(kept, end)
+            self._kept = kept
+            return b""
         self._kept = b""
-        return kept
+        return self._headed(kept, end)
 
     def _headed(self, content: bytes, end: int) -> bytes:
         """`content` up to `end` is the header block."""
