@@ -238,7 +238,7 @@ MEANINGS: dict[Reason, str] = {
     Reason.AT_MAXIMUM: "More pods would be needed than autoscaling.max allows.",
     Reason.HELD_BY_MEMORY: "Fewer pods would not hold all queued mail in memory, so none is taken away.",
     Reason.DELEGATED: "Somebody else decides how many pods run: an HPA, KEDA, or who writes spec.replicas.",
-    Reason.KEDA_MISSING: "autoscaling.mode is KEDA, and this cluster has not its API.",
+    Reason.KEDA_MISSING: "The mode is KEDA, and this cluster has not its API.",
     Reason.SCALER_FAILED: "The HPA or ScaledObject cannot decide; the message has its words.",
     Reason.HOSTS_NOT_PROVEN: "An MX host in the policy has not been seen with a certificate that the world believes.",
     Reason.RECORDS_RIGHT: "What is published is what is expected.",
@@ -520,8 +520,7 @@ CONDITIONS: dict[str, tuple[ConditionText, ...]] = {
             Condition.DANE_READY,
             "Every authoritative server shows the TLSA records of the present and the next key. Only with dane.mode "
             "Staged.",
-            (Reason.RECORDS_RIGHT, Reason.RECORDS_MISSING, Reason.RECORDS_UNKNOWN, Reason.SECRET_MISSING),
-            True,
+            (Reason.RECORDS_RIGHT, Reason.RECORDS_MISSING, Reason.RECORDS_UNKNOWN),
         ),
         ConditionText(Condition.RECONCILING, "A change is on its way.", _RECONCILING, True),
         ConditionText(
