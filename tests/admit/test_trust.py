@@ -139,6 +139,18 @@ OTHER = b"ARC-Authentication-Results: i=1; mx.x.example; dmarc=pass\r\n"
             AAR.replace(b"dmarc=pass", b"dmarc=fail (; dmarc=pass (x))"),
             False,
         ),
+        *(  # what a sealer repeats of a sender's words is not the sealer's word
+            (
+                ArcResult(cv="pass", instances=2, sealers=("x.example", "fwd.example")),
+                AAR.replace(b"dmarc=pass", b"dmarc=fail " + words),
+                False,
+            )
+            for words in (
+                b'smtp.mailfrom="; dmarc=pass"@evil.example',
+                b'reason="x\\" ; dmarc=pass"',
+                b"(domain of \\) ; dmarc=pass)",
+            )
+        ),
     ],
 )
 def test_a_trusted_sealers_word_counts_and_no_others(chain: ArcResult, head: bytes, is_forgiven: bool) -> None:

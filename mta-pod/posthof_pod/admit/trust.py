@@ -38,7 +38,7 @@ NO_SPF = spf.Verdict("none", "", False, "not asked")
 _LIST_FIELDS = (b"list-id", b"list-post", b"list-unsubscribe", b"resent-from", b"resent-sender", b"mailing-list")
 _AAR = b"arc-authentication-results"
 _INSTANCE = re.compile(rb"\s*i\s*=\s*([0-9]{1,3})\s*;")
-_COMMENT = re.compile(rb"\([^()]*\)")
+_PIECES = re.compile(rb"\\.|[^\\\"()]+|.", re.DOTALL)
 _DMARC_PASSED = re.compile(rb";\s*dmarc\s*=\s*pass\b", re.IGNORECASE)
 _SAFE = re.compile(r"[^ !#-\[\]-~]+")
 
@@ -251,11 +251,24 @@ def _sealer_saw_pass(fields: Sequence[Field], instance: int) -> bool:
         value = raw.partition(b":")[2].replace(b"\r\n", b"")
         found = _INSTANCE.match(value)
         if found is not None and int(found[1]) == instance:
-            plain = value
-            while (shorter := _COMMENT.sub(b" ", plain)) != plain:
-                plain = shorter
-            return _DMARC_PASSED.search(plain) is not None
+            return _DMARC_PASSED.search(_unquoted(value)) is not None
     return False
+
+
+def _unquoted(value: bytes) -> bytes:
+    """Without comments and quoted strings (RFC 8601 2.2), which may hold what the message's sender made up; b"" where
+    one does not end."""
+    kept: list[bytes] = []
+    depth, is_quoted = 0, False
+    for piece in _PIECES.findall(value):
+        if piece == b'"' and not depth:
+            is_quoted = not is_quoted
+        elif piece in (b"(", b")") and not is_quoted:
+            depth += 1 if piece == b"(" else -1 if depth else 0
+            kept.append(b" ")
+        elif not depth and not is_quoted:
+            kept.append(piece)
+    return b"" if depth or is_quoted else b"".join(kept)
 
 
 def _trouble(access: Access, found: Findings) -> Reply | None:
