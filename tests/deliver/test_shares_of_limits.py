@@ -107,6 +107,17 @@ def test_a_rate_is_divided_by_the_width_of_the_slice():
     play(story, portion=quarter())
 
 
+def test_a_destination_that_gets_little_mail_is_not_forgotten_before_its_rate_is():
+    async def story(world: World) -> None:
+        world.send_time = 0.01
+        for _ in range(20):
+            world.add(direct("a.test", message_rate=1), 1)  # a quarter of one a minute is ours
+            await asyncio.sleep(130)
+        assert len(world.left) <= 1 + 20 * 130 / 240
+
+    play(story, portion=quarter())
+
+
 def test_new_connections_a_minute_are_limited():
     async def story(world: World) -> None:
         world.add(direct("a.test", connection_rate=6, messages_per_connection=1), 1000)

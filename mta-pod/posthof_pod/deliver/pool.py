@@ -738,7 +738,8 @@ class Pool:
         used = {target.site for target in self._targets.values()}
         for key, site in list(self._sites.items()):
             site.shunned = {place: until for place, until in site.shunned.items() if until > now}
-            if site not in used and not site.sessions and not site.lines and not site.window.is_down:
+            is_idle = site not in used and not site.sessions and not site.lines and not site.window.is_down
+            if is_idle and site.is_rested(now):
                 del self._sites[key]
         self._backlog.drop_empty_lines(lambda line: line in self._targets)
 

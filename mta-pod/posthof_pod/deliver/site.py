@@ -152,6 +152,10 @@ class Site:
         """Whether no rate forbids the next message now."""
         return self.messages is None or self.messages.left(now) > 0
 
+    def is_rested(self, now: float) -> bool:
+        """Whether a new site would send no more in the next minute than this one may."""
+        return all(bucket is None or bucket.is_full(now) for bucket in (self.messages, self.connects))
+
     def is_held_back(self, now: float) -> bool:
         """Whether what is ready waits for the destination: for its answers, its limit of sessions, or a rate."""
         allowed = min(self.window.allowed(now), self.most)

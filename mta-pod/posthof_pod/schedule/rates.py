@@ -46,6 +46,11 @@ class Bucket:
         self._at = now
         return int(self._tokens) if self._width else 0
 
+    def is_full(self, now: float) -> bool:
+        """Whether a new one would let out no more than this one."""
+        self.left(now)
+        return self._tokens >= 1.0 or not self._width
+
     def take(self, count: int, now: float) -> int:
         """Up to `count` leave now: how many."""
         taken = max(0, min(count, self.left(now)))
