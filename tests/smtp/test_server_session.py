@@ -308,3 +308,21 @@ def test_messages_on_their_way_in_are_counted_from_mail_to_their_last_octet() ->
     assert talk.desk.coming == 1
     talk.dialogue.lost()
     assert talk.desk.coming == 0
+
+
+@pytest.mark.parametrize(
+    "line", [b"X: a\nFrom: ceo@example.test\r\n", b"X: a\rAuthentication-Results: mx; dmarc=pass\r\n"]
+)
+@pytest.mark.parametrize("threshold", [100, 1 << 20])
+@pytest.mark.parametrize("end", [b"\r\n" + b"x" * 300 + b"\r\n", b""])
+def test_a_header_has_no_line_end_that_only_some_see(line: bytes, threshold: int, end: bytes) -> None:
+    """BDAT carries any octets; who takes LF for a line end would find fields that nobody has judged."""
+    content = b"From: alice@example.test\r\n" + line + end
+    talk = Talk(Setting(blob_threshold=threshold))
+    talk.say(b"EHLO client.test\r\n")
+    said = talk.say(ENVELOPE + b"BDAT %d LAST\r\n" % len(content) + content)
+    assert said.splitlines()[-1].startswith(b"550 5.5.2")
+    assert not talk.gate.mails
+    kept = b"From: alice@example.test\r\n\r\n" + b"a\nb" * 100
+    assert b"\r\n250 " in b"\r\n" + talk.say(ENVELOPE + b"BDAT %d LAST\r\n" % len(kept) + kept)
+    assert talk.gate.mails[-1].body == kept

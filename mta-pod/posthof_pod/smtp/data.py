@@ -14,6 +14,7 @@ Rules
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from io import IncrementalNewlineDecoder
 from typing import Protocol
@@ -22,6 +23,7 @@ from posthof_pod import fields
 from posthof_pod.replies import Failure, Reply
 
 END = b"\r\n.\r\n"
+_HIDDEN = re.compile(rb"(?:\r(?!\n)|(?<!\r)\n)[!-9;-~]+[ \t]*:")
 HEAD_MAX = 64 * 1024  # octets of the header block kept beside streamed content
 INTERNAL = Reply(451, "4.3.0", "Something failed here, try again later")
 HEAD_TOO_LARGE = Reply(552, "5.3.4", "The header of the message is too large")
@@ -135,6 +137,19 @@ class Content:
     def has_bare_newline(self) -> bool:
         """Whether what was added so far, taken as all there is, holds a CR or an LF that is no part of a CRLF."""
         return _saw_bare(_look(self._line_ends, b"", final=True))
+
+    @property
+    def has_hidden_field(self) -> bool:
+        """Whether in the header block, as far as it is kept, a bare CR or LF is followed by what looks like a field:
+        who takes it for a line end reads a From there, or results, that nobody here has judged."""
+        if not self.has_bare_newline:
+            return False
+        head = self.head
+        if self.sink is None:
+            whole = b"".join(self._pieces)
+            end = 0 if whole.startswith(b"\r\n") else whole.find(b"\r\n\r\n") + 2
+            head = whole if end == 1 else whole[:end]
+        return _HIDDEN.search(head) is not None
 
     def add(self, data: bytes) -> None:
         """Octets of the content, unstuffed, cut anywhere."""

@@ -28,7 +28,7 @@ from posthof_pod.model import Body, Recipient
 from posthof_pod.replies import Failure, Reply
 from posthof_pod.smtp import answers as say
 from posthof_pod.smtp import grammar, sasl
-from posthof_pod.smtp.data import INTERNAL, BodySink, Content, DotReader, whole, without_bcc
+from posthof_pod.smtp.data import BARE_NEWLINE, INTERNAL, BodySink, Content, DotReader, whole, without_bcc
 from posthof_pod.smtp.gate import Exchange, Gate, Incoming, Reception, Session
 from posthof_pod.smtp.grammar import MailParameters, Malformed, RecipientParameters, parse_mail, parse_rcpt
 from posthof_pod.smtp.terms import Terms
@@ -837,6 +837,8 @@ class Dialogue:
         if state == _DROP_CHUNK or transaction is None or content is None:
             return  # its reply left with the command
         if self._is_last_chunk:
+            if content.has_hidden_field:
+                content.refuse(BARE_NEWLINE)
             is_binary = content.has_bare_newline or transaction.parameters.body is Body.BINARY
             self._content_is_whole("BDAT", content, has_binary=is_binary)
         elif content.refusal is not None:
