@@ -13,7 +13,7 @@ import pytest
 from kit.leases import Fleet, Pod
 from posthof_pod.cluster.leases import REMEMBERED
 from posthof_pod.members import ENDED, WORD, WORKERS
-from posthof_pod.spool import FlockLiveness, Verdict, layout, new_worker
+from posthof_pod.spool import FlockLiveness, Verdict, layout, liveness, new_worker
 
 ALIVE, DEAD, PROVEN = Verdict.ALIVE, Verdict.DEAD, Verdict.PROVEN
 
@@ -332,3 +332,17 @@ def test_a_worker_that_a_sibling_judges_while_it_begins_is_not_remembered_as_end
     assert judged
     fleet.advance(2)
     assert sibling.judge(begun) is ALIVE
+
+
+def test_a_judge_forgets_and_finds_out_again(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(liveness, "REMEMBERED", 8)
+    a, b = two(fleet)
+    b.kill()
+    for n in range(100):
+        assert a.workers[0].judge(f"w{n}") is ALIVE  # it never had a folder; whether it ended nobody can say yet
+        assert len(a.workers[0].liveness._missing) <= 8
+    fleet.seconds_until(lambda: a.workers[0].judge(b.workers[0]) is DEAD)
+    b.leases.prove_ended([b.workers[0].name])
+    for n in range(20):
+        a.workers[0].judge(f"w{n}")
+        assert a.workers[0].judge(b.workers[0]) is DEAD

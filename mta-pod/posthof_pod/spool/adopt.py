@@ -482,6 +482,7 @@ class Adopter:
         """Folders of dead workers that no lane names. Seen twice, so that no newcomer is taken for dead."""
         now = self._core.monotonic()
         idle = {name for name in peers.dead if name not in named}
+        self._fenced = {name: at for name, at in self._fenced.items() if name in peers.dead or name in named}
         self._removable = {name: since for name, since in self._removable.items() if name in idle}
         for name in idle:
             if now - self._removable.setdefault(name, now) >= THOROUGH and not self._core.is_stopping:

@@ -29,6 +29,7 @@ from .volume import Disk
 
 TRIES = 50
 PAUSE = 0.02  # seconds between two tries to get our own lock
+REMEMBERED = 4096  # workers: what was found out of more is found out again
 DEAD_AFTER = 20.0  # seconds a Lease is seen unchanged, or missing, until its workers are dead
 
 
@@ -128,6 +129,9 @@ class LeaseLiveness:
         """PROVEN, or what its Lease says; of one without `pod` on the volume what its flock says."""
         if self._disk is None:
             return Verdict.ALIVE
+        for known in (self._missing, self._of_leases, self._proven):
+            if len(known) >= REMEMBERED:
+                known.clear()
         heard = self._heard
         if worker in self._proven or worker in heard.ended or self._has_ended_here(worker):
             self._proven.add(worker)
