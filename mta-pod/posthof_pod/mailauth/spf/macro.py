@@ -18,7 +18,8 @@ _LONGEST_NAME = 253
 _MACRO = re.compile(r"%\{([slodipvhcrt])([0-9]*)(r?)([-.+,/_=]*)\}", re.IGNORECASE)
 _LITERAL = re.compile(r"[!-$&-~]+")
 _LITERAL_OR_BLANK = re.compile(r"[ -$&-~]+")
-_TOP_LABEL = re.compile(r"\.(?:[A-Za-z0-9]*[A-Za-z][A-Za-z0-9]*|[A-Za-z0-9]+-[A-Za-z0-9-]*[A-Za-z0-9])\.?\Z")
+_TOP_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?")
+_MOST_PARTS = 256  # literals and macros of one text: what is made of more, for a name or a reply, nobody needs
 _ESCAPES = {"%%": "%", "%_": " ", "%-": "%20"}
 _ONLY_EXPLAINS = "crt"
 
@@ -76,6 +77,8 @@ def _read(text: str, *, is_explanation: bool) -> Template:
                 raise Unreadable(f"no macro: {text[at : at + 10]!r}")
             parts.append(_macro(found, is_explanation=is_explanation))
         at = found.end()
+    if len(parts) > _MOST_PARTS:
+        raise Unreadable(f"more than {_MOST_PARTS} parts in one term")
     return tuple(parts)
 
 
@@ -97,9 +100,15 @@ def domain_spec(text: str) -> Template:
     """A name with macros: it ends with a macro or a top label (7.1). Raises Unreadable."""
     parts = _read(text, is_explanation=False)
     ends_in_macro = bool(parts) and text.endswith("}") and isinstance(parts[-1], Macro)
-    if not ends_in_macro and not _TOP_LABEL.search(text):
+    if not ends_in_macro and not _has_top_label(text):
         raise Unreadable(f"no domain name: {text[:64]!r}")
     return parts
+
+
+def _has_top_label(text: str) -> bool:
+    """Whether it ends with a dot and a label that is no number, and perhaps a dot."""
+    _, dot, label = text.removesuffix(".").rpartition(".")
+    return bool(dot) and _TOP_LABEL.fullmatch(label) is not None and not label.isdigit()
 
 
 @functools.lru_cache(maxsize=256)
@@ -125,8 +134,6 @@ async def fill(template: Template, values: Values) -> str:
 async def name(template: Template, values: Values) -> str:
     """A domain-spec, filled in, without a final dot, short enough."""
     found = (await fill(template, values)).removesuffix(".")
-    while len(found) > _LONGEST_NAME:
-        _, dot, found = found.partition(".")
-        if not dot:
-            break
-    return found
+    if len(found) <= _LONGEST_NAME:
+        return found
+    return found[-_LONGEST_NAME - 1 :].partition(".")[2]

@@ -15,6 +15,8 @@ from typing import Literal, NamedTuple
 
 from posthof_pod.mailauth.spf.macro import Template, Unreadable, domain_spec, macro_string
 
+LONGEST = 16_384  # octets of a record; RFC 7208 section 3.4 wants them below 512
+_KEPT = 1024  # octets of one that is kept: what anybody publishes must not fill our memory
 _MODIFIER = re.compile(r"([A-Za-z][A-Za-z0-9._-]*)=(.*)\Z", re.DOTALL)
 _MECHANISM = re.compile(r"([-+?~]?)([A-Za-z][A-Za-z0-9._-]*)(.*)\Z", re.DOTALL)
 _DUAL_CIDR = re.compile(r"(?:/(0|[1-9][0-9]*))?(?://(0|[1-9][0-9]*))?\Z")
@@ -64,15 +66,23 @@ def select(texts: Iterable[bytes]) -> Record | None:
     return record
 
 
-@functools.lru_cache(maxsize=4096)
 def parse(text: bytes) -> Record | Unreadable:
     """The record, or what is wrong with it (kept, too)."""
+    if len(text) > LONGEST:
+        return Unreadable(f"a record of more than {LONGEST} octets")
+    return _kept(text) if len(text) <= _KEPT else _read(text)
+
+
+def _read(text: bytes) -> Record | Unreadable:
     try:
         return _parse(text.decode("ascii"))
     except UnicodeDecodeError:
         return Unreadable("a byte that is not ASCII")
     except Unreadable as error:
         return Unreadable(*error.args)
+
+
+_kept = functools.lru_cache(maxsize=4096)(_read)
 
 
 def _parse(text: str) -> Record:
