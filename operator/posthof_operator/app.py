@@ -15,12 +15,11 @@ import logging
 import signal
 from collections.abc import AsyncIterator
 
-from posthof_operator import crew, health, informer, namespaces, routes
+from posthof_operator import crew, dkim, health, informer, namespaces, routes
 from posthof_operator.access import Access
 from posthof_operator.api import Api, ApiError
 from posthof_operator.certs.reconcile import Certificates
 from posthof_operator.credentials import Credentials
-from posthof_operator import dkim
 from posthof_operator.dns import reconcile as dns
 from posthof_operator.domains import Domains
 from posthof_operator.election import Election, Lost
