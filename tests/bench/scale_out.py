@@ -160,20 +160,20 @@ def run(count: int, setting: Setting, folder: Path) -> Row:
             time.sleep(0.05)
         seconds = time.monotonic() - began
         found = sink.state()
-        row = Row(
+        lanes = sum(len(pod.events("lane_adopted")) for pod in pods)
+        for pod in pods:
+            pod.signal()
+        for pod in pods:
+            pod.wait()
+        return Row(
             count,
             setting.messages,
             round(seconds, 2),
             round(setting.messages / seconds, 1),
             max(found["most"].values()),
-            sum(len(pod.events("lane_adopted")) for pod in pods),
-            {pod.name: len(pod.events("relayed")) for pod in pods},
+            lanes,
+            {pod.name: len(pod.events("relayed")) for pod in pods},  # by now they have said all
         )
-        for pod in pods:
-            pod.signal()
-        for pod in pods:
-            pod.wait()
-    return row
 
 
 def below(folder: Path, name: str) -> Path:
