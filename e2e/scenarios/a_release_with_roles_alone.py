@@ -70,6 +70,9 @@ def tell(stage: Stage, other: Stage) -> None:
     stage.expect(other.status("MTA", "edge") == {}, f"nobody should look at it: {other.status('MTA', 'edge')}")
     stage.expect(other.pods(ready=False) == [], "it should have no pods")
 
+    stage.step("what it serves goes, while there is an operator that may let go of it")
+    stage.place.kubectl("delete", "mta", "--all", "-n", stage.namespace, "--timeout=120s")
+
 
 def is_ours(one: dict[str, dict[str, dict[str, str]]]) -> bool:
     return one["metadata"].get("labels", {}).get("helm.sh/chart", "").startswith("posthof-")
