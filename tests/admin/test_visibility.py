@@ -115,6 +115,18 @@ def test_a_word_of_a_pod_that_has_left_is_looked_for_no_more(tmp_path: Path) -> 
     asyncio.run(story())
 
 
+def test_what_was_not_seen_of_a_pod_that_has_left_is_told_of_no_more(tmp_path: Path) -> None:
+    async def story() -> None:
+        place = Place(tmp_path, patience=(0.1, 20.0))
+        place.reader.hear({"a": "a word whose file is gone"})
+        await until(lambda: place.late)
+        assert "pod a" in place.reader.unseen
+        place.reader.hear({})
+        assert not place.reader.unseen
+
+    asyncio.run(story())
+
+
 def test_a_pod_whose_clock_is_days_ahead_removes_nobody_s_word(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,8 +71,9 @@ class Visibility:
         """What the Leases of the other pods say they wrote. Who is not named here is gone, and so may be its file."""
         for pod in [pod for pod in self._known if pod not in words]:
             del self._known[pod]
-            if (task := self._looking.pop(pod, None)) is not None:
+            if (task := self._looking.pop(pod, None)) is not None and not task.done():
                 task.cancel()
+                self.unseen = ""
         for pod, word in words.items():
             if pod == self._pod or not word or self._known.get(pod) == word:
                 continue
