@@ -89,6 +89,7 @@ def unsigned(claims: dict[str, Any]) -> str:
         (token(email=None), ""),
         (token(email=["alice@ours.test"]), ""),
         (token(email_verified=False), ""),
+        (token(email_verified="false"), ""),
         (token(), "bob@ours.test"),
         (token("public key as a shared secret, 32 octets long", algorithm="HS256"), ""),
         (token(rsa.generate_private_key(65537, 2048), algorithm="RS256"), ""),
@@ -108,6 +109,7 @@ def unsigned(claims: dict[str, Any]) -> str:
         "nobody",
         "a list",
         "not verified",
+        "not verified, as a word",
         "another name",
         "HS256",
         "RSA with an EC kid",
@@ -304,11 +306,12 @@ def test_a_directory_is_bound_to_as_the_user_and_nobody_else(code: int, is_let_i
             url = f"ldap://127.0.0.1:{port}"
             backend = LDAPBackend(account(ldap=LDAP(url=url, user_dn="uid={user},ou=people,dc=test")))
             found = await backend.check(Password("bob,ou=admins", "secret"), WHO)
-            assert isinstance(await backend.check(Password("bob", ""), WHO), Refusal)
+            for name, password in (("bob", ""), ("bob ", "secret"), (" bob", "secret"), ("b  ob", "secret")):
+                assert isinstance(await backend.check(Password(name, password), WHO), Refusal)
             backend.close()
         assert isinstance(found, Login) == is_let_in
         assert b"uid=bob\\,ou\\=admins,ou=people,dc=test" in heard[0]
-        assert sum(b"dc=test" in one for one in heard) == 1  # the empty password was never sent
+        assert sum(b"dc=test" in one for one in heard) == 1  # nor an empty password, nor another writing of one name
 
     asyncio.run(story())
 

@@ -209,7 +209,10 @@ def test_the_rate_of_messages_is_asked_at_mail() -> None:
 def test_xclient_makes_another_client_who_has_proven_nothing() -> None:
     talk = greeted(xclient=("0.0.0.0/0",))
     talk.session.certificate, talk.session.proven = {"subject": ()}, ("front.test",)
+    talk.session.credential, talk.session.user = "many", "alice"
+    assert talk.say(b"XCLIENT LOGIN=ceo\r\n").startswith(b"501 ")
     assert talk.say(b"XCLIENT ADDR=198.51.100.1\r\n").startswith(b"220 ")
+    assert (talk.session.credential, talk.session.user) == ("", "")
     assert (talk.session.certificate, talk.session.proven) == ({}, ())
 
 

@@ -2,6 +2,8 @@
 
 Rules
 - A user's name is escaped before it stands in a distinguished name (RFC 4514 section 2.4): it stays one value.
+- Directories pass over blanks around a name and double ones in it (RFC 4518 section 2.6.1): such a name is refused, or
+  one user would have as many names, quotas and guesses as there are blanks. A referral is not followed with a password.
 - An empty password would be an anonymous bind, which succeeds (RFC 4513 section 5.1.2): it is refused here.
 - A directory that does not answer is a 454 and never a "no". The library blocks: it runs in a thread.
 """
@@ -38,6 +40,8 @@ class LDAPBackend:
             return None
         if not claim.password:
             return Refusal("the password is empty")
+        if claim.username != " ".join(claim.username.split()):
+            return Refusal("the name has blanks that a directory does not see")
         if self._waiting >= WAITING_MAX:
             raise Temporary(BUSY, "too many wait for the directory")
         self._waiting += 1
@@ -58,7 +62,9 @@ class LDAPBackend:
         name = self._settings.user_dn.replace("{user}", escape_rdn(user))
         try:
             server = ldap3.Server(url, tls=tls, connect_timeout=PATIENCE, get_info=ldap3.NONE)
-            connection = ldap3.Connection(server, name, password, receive_timeout=PATIENCE, raise_exceptions=False)
+            connection = ldap3.Connection(
+                server, name, password, receive_timeout=PATIENCE, raise_exceptions=False, auto_referrals=False
+            )
             is_right = bool(connection.bind())
             code = int(connection.result["result"])
             connection.unbind()

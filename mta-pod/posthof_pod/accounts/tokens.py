@@ -84,7 +84,7 @@ class TokenBackend:
             user = ""
         if not user or len(user) > 320 or not user.isprintable():
             return Refusal(f"the token names nobody in {self._settings.claim}")
-        if self._settings.claim == "email" and claims.get("email_verified") is False:
+        if self._settings.claim == "email" and claims.get("email_verified", True) not in (True, "true"):
             return Refusal("the token's address is not verified")
         if username and username != user:
             return Refusal(f"the token is {user}'s")

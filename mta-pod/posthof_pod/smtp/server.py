@@ -202,7 +202,7 @@ class Dialogue:
         """The handshake is done: the session begins anew (RFC 3207 4.2), without a greeting."""
         session = self.session
         session.tls, session.helo, session.is_extended = cipher, "", False
-        session.credential = ""
+        session.credential = session.user = ""
         self._drop_transaction()
         self.request = _NOTHING
         return b""
@@ -654,7 +654,7 @@ class Dialogue:
             self._refuse("XCLIENT", say.IN_TRANSACTION)
             return
         found = grammar.parse_xclient(_argument(line))
-        session.credential = ""  # whoever it was, this is another client
+        session.credential = session.user = ""  # whoever it was, this is another client
         session.certificate, session.proven = {}, ()  # and the certificate is the front end's
         if "ADDR" in found and found["ADDR"] != session.client:
             reply = self._reception.moves(session, found["ADDR"])
