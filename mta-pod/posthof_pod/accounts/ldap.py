@@ -2,8 +2,9 @@
 
 Rules
 - A user's name is escaped before it stands in a distinguished name (RFC 4514 section 2.4): it stays one value.
-- Directories pass over blanks around a name and double ones in it (RFC 4518 section 2.6.1): such a name is refused, or
-  one user would have as many names, quotas and guesses as there are blanks. A referral is not followed with a password.
+- Directories pass over blanks around a name and double ones in it (RFC 4518 section 2.6.1): such a name is refused,
+  or one user would have as many names, quotas and guesses as there are blanks.
+- A referral is not followed: it would take the password to another host.
 - An empty password would be an anonymous bind, which succeeds (RFC 4513 section 5.1.2): it is refused here.
 - A directory that does not answer is a 454 and never a "no". The library blocks: it runs in a thread.
 """
