@@ -24,6 +24,7 @@ from posthof_certs.zone import Key as TSIGKey
 from posthof_certs.zone import Record, Server
 from posthof_crds.parts import THUMBPRINT
 from posthof_crds.reasons import Reason
+from posthof_operator import publishing
 from posthof_operator.api import ApiError
 from posthof_operator.certs import certmanager
 from posthof_operator.certs.orders import ByEndpoint, Orders
@@ -190,6 +191,9 @@ class Asker:
         if not await world.api.has(RESOURCES["DNSEndpoint"]):
             text = "this cluster has no DNSEndpoint objects: install ExternalDNS with its definitions, or use rfc2136"
             raise Failure(Reason.CHALLENGE_FAILED, text)
+        refused = publishing.why_not(world.store, wish.namespace, wish.order.names)
+        if refused:
+            raise Failure(Reason.CHALLENGE_FAILED, refused)
         owner, name = owner_reference(raw, "TLSCert"), f"{wish.name}-acme"
 
         async def put(records: list[Record]) -> None:

@@ -16,8 +16,9 @@ import time
 
 from posthof_certs import issue
 from posthof_certs.pair import Pair
-from posthof_certs.zone import Record
+from posthof_certs.zone import Record, Unpublished
 from posthof_crds.reasons import Condition, Reason
+from posthof_operator import publishing
 from posthof_operator.apply import Foreign
 from posthof_operator.certs import certmanager, dane, status
 from posthof_operator.certs.asking import Asker, unusable
@@ -185,6 +186,9 @@ class Certificates:
             return base64.b64decode(data[key]).decode("ascii", "replace").strip()
 
         async def endpoint(records: list[Record]) -> None:
+            refused = publishing.why_not(world.store, wish.namespace, wish.order.names)
+            if refused:
+                raise Unpublished(refused)
             await world.api.apply(certmanager.endpoint(wish, f"{wish.name}-dane", records, owner))
 
         return await self._publisher.stand(

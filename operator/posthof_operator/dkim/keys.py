@@ -32,6 +32,7 @@ from posthof_crds.reasons import Condition, Reason
 from posthof_operator.conditions import Said, moment, said
 from posthof_operator.dkim import told
 from posthof_operator.dkim.told import Look
+from posthof_operator.publishing import is_accepted
 from posthof_operator.resources import MANAGED_BY, MANAGER, PAUSED, RESOURCES, Key, Raw, owner_reference
 from posthof_operator.telling import Voice, tell
 from posthof_operator.world import Requeue, World
@@ -197,18 +198,14 @@ class Keys:
             self._published[key] = (look.name, look.text, domain.metadata.name)
             return ""
         if dns.publish == "ExternalDNS":
-            if not is_accepted(world.store.get(Key("MailDomain", key.namespace, domain.metadata.name))):
+            live = world.store.get(Key("MailDomain", key.namespace, domain.metadata.name))
+            # Whoever may write a MailDomain must not publish under anybody's domain by it, nor by renaming it.
+            if not is_accepted(live) or live is None or live["spec"]["domain"].lower() != domain.spec.domain.lower():
                 return "it is published when an MTA accepts the MailDomain: see its condition Accepted"
             if not await world.api.has(RESOURCES["DNSEndpoint"]):
                 return "dns.publish asks for ExternalDNS, and this cluster has no DNSEndpoint API"
             await world.api.apply(_endpoint(key, raw, look))
         return ""
-
-
-def is_accepted(domain: Raw | None) -> bool:
-    """Whoever may write a MailDomain must not publish under anybody's domain by it."""
-    conditions = ((domain or {}).get("status") or {}).get("conditions") or ()
-    return any(one["type"] == Condition.ACCEPTED and one["status"] == "True" for one in conditions)
 
 
 async def withdraw(

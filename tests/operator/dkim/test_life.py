@@ -240,6 +240,14 @@ def test_external_dns_gets_an_object_for_each_key() -> None:
                 await until(lambda: reason(server, "mine", "Published") == "False PublishFailed")
                 assert server.names("DNSEndpoint") == []
                 accepted = {"type": "Accepted", "status": "True", "reason": "Accepted", "message": ""}
+                generation = server.get("MailDomain", "acme", NS)["metadata"]["generation"]  # type: ignore[index]
+                before = [accepted | {"observedGeneration": generation - 1}]  # it had another domain then
+                server.set_status("MailDomain", "acme", NS, {"conditions": before})
+                await asyncio.sleep(0.1)
+                again(world, server)
+                await asyncio.sleep(0.3)
+                assert server.names("DNSEndpoint") == []
+                accepted["observedGeneration"] = generation
                 server.set_status("MailDomain", "acme", NS, {"conditions": [accepted]})
                 await asyncio.sleep(0.1)
                 again(world, server)
