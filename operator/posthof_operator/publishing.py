@@ -38,7 +38,7 @@ def why_not(store: Store, namespace: str, names: Iterable[str]) -> str:
         plain = name.lower().removeprefix("*.")
         if not any(plain == domain or plain.endswith(f".{domain}") for domain in own):
             return (
-                f"ExternalDNS publishes {name} for a namespace with an MTA, or with a MailDomain of that name or above "
-                "it that an MTA has accepted: make the TLSCert there, or use rfc2136 with a key of your own"
+                f"ExternalDNS publishes {name} for a namespace with an MTA, or with a MailDomain of that name or "
+                "above it that an MTA has accepted: make the TLSCert there, or use rfc2136 with a key of your own"
             )
     return ""
