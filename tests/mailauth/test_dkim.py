@@ -8,6 +8,8 @@ import hashlib
 import re
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from kit.dkim import MESSAGE, NOW, Table, judged, pem, signed, signing_key, table
 from posthof_pod.mailauth import canon
@@ -186,6 +188,14 @@ def test_only_so_many_signatures_cost_something() -> None:
 
 def test_a_message_without_from_is_not_signed() -> None:
     assert sign.sign(canon.fields(b"To: b@b.example\r\n"), b"", [RSA], NOW) == b""
+
+
+def test_a_key_whose_exponent_is_as_long_as_its_modulus_is_none() -> None:
+    """Each look would cost fifty times as much, and a message may hold a hundred signatures."""
+    numbers = rsa.RSAPublicNumbers((1 << 3070) + 1, (1 << 3072) - 1)
+    octets = numbers.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    found = keys.public_key(b"v=DKIM1; p=" + base64.b64encode(octets))
+    assert found == "the RSA key's exponent is too large"
 
 
 def test_a_private_key_shows_nothing_of_itself() -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 MIN_BITS = 1024
 MAX_BITS = 8192
+MAX_EXPONENT_BITS = 64  # a public exponent as long as the modulus makes each look cost fifty times as much
 CACHED = 4096  # texts of records whose keys are kept parsed
 
 
@@ -128,6 +129,8 @@ def _rsa(material: bytes, is_test: bool, is_strict: bool) -> PublicKey:
     bits = key.key_size
     if bits > MAX_BITS:
         raise BadKey(f"the RSA key has {bits} bits, more than {MAX_BITS}")
+    if key.public_numbers().e.bit_length() > MAX_EXPONENT_BITS:
+        raise BadKey("the RSA key's exponent is too large")
     verify = key.verify
     pkcs1, sha256 = _rsa_scheme()
 
