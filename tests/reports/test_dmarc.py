@@ -135,6 +135,16 @@ def test_what_is_no_xml_says_where() -> None:
         reports((VECTORS / "invalid_xml.xml").read_bytes())
 
 
+def test_a_zip_that_is_broken_in_an_unusual_way_is_no_report_and_no_fault() -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("a.xml", "<feedback>" + "x" * 5000)
+    broken = bytearray(file.getvalue())
+    broken[50:80] = bytes(octet ^ 0xFF for octet in broken[50:80])
+    with pytest.raises(BadReport):
+        read(bytes(broken))
+
+
 def test_a_zip_is_read() -> None:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -126,6 +126,8 @@ def _from_zip(data: bytes) -> bytes:
             names = [one for one in archive.infolist() if one.filename.lower().endswith(".xml")]
             if len(names) != 1:
                 raise BadReport(f"the zip holds {len(names)} XML files")
+            if names[0].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise BadReport("the zip is compressed in a way that reports are not")
             with archive.open(names[0]) as file:
                 found = file.read(MOST_BYTES + 1)
     except (
