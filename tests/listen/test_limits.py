@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from posthof_crds.engine import ListenerLimits
 from posthof_pod.listen.limits import FULL, TOO_FAST, TOO_MANY_SESSIONS, TOO_MUCH_MAIL, Clients, Rate
-from posthof_pod.listen.networks import Networks, client_key, plain
+from posthof_pod.listen.networks import Networks, client_key, client_network, plain
 from posthof_pod.schedule.slices import NOTHING, WHOLE, Portion
 
 
@@ -15,6 +15,7 @@ def test_an_ipv6_client_is_its_64() -> None:
     assert client_key("2001:db8:1:2::1") != client_key("2001:db8:1:3::1")
     assert client_key("192.0.2.1") != client_key("192.0.2.2")
     assert client_key("") == ""
+    assert [client_network(one) for one in ("2001:db8::1", "192.0.2.1", "")] == ["2001:db8::/64", "192.0.2.1", ""]
 
 
 def test_a_mapped_address_is_its_ipv4_address() -> None:

@@ -289,6 +289,26 @@ def test_proxied_clients_are_counted_apart() -> None:
 
 
 @BOTH
+@pytest.mark.parametrize("limit", ["client_sessions", "client_session_rate", "sessions"])
+def test_a_flood_beyond_a_limit_is_told_in_two_lines(make: Any, limit: str) -> None:
+    async def test() -> None:
+        async with House(make, Setting(limits={limit: 1})) as house:
+            house.events.attach(asyncio.get_running_loop())
+            first = await house.connect()
+            await greet(first)
+            for _ in range(6):
+                other = await house.connect()
+                assert (await other.rest()).startswith(b"421 ")
+                await other.close()
+            assert house.events.stats()['posthof_refused_total{stage="connect",code="421"}'] == 6
+            house.events.close()
+            assert [line.count for line in house.events.named("refused")] == [-1, 5]
+            await first.close()
+
+    run(test())
+
+
+@BOTH
 def test_a_client_with_too_many_sessions_gets_421(make: Any) -> None:
     async def test() -> None:
         async with House(make, Setting(limits={"client_sessions": 2})) as house:

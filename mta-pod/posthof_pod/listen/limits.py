@@ -23,6 +23,7 @@ STRESS = 0.9  # of the sessions allowed
 FULL = Reply(421, "4.3.2", "Too many sessions, try again later")
 TOO_MANY_SESSIONS = Reply(421, "4.7.0", "Too many sessions from your address")
 TOO_FAST = Reply(421, "4.7.0", "Too many connections from your address in a minute")
+OF_A_CLIENT = frozenset((TOO_MANY_SESSIONS, TOO_FAST))
 TOO_MUCH_MAIL = Reply(450, "4.7.1", "Too many messages from your address in a minute")
 
 

@@ -44,3 +44,9 @@ def client_key(address: str) -> str:
     if ":" not in address:
         return address
     return str(ipaddress.IPv6Address(int(ipaddress.IPv6Address(address)) >> 64 << 64))
+
+
+def client_network(address: str) -> str:
+    """`client_key` as people write it: "192.0.2.1", "2001:db8::/64"."""
+    key = client_key(address)
+    return f"{key}/64" if ":" in key else key

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from posthof_crds.engine import Listener, ListenerRole, TLSMode
-from posthof_pod.listen.limits import Clients
-from posthof_pod.listen.networks import Networks
+from posthof_pod.listen.limits import FULL, OF_A_CLIENT, Clients
+from posthof_pod.listen.networks import Networks, client_network
 from posthof_pod.listen.seen import Seen
 from posthof_pod.replies import Reply
 from posthof_pod.smtp.gate import Exchange, Gate, Session
@@ -59,6 +59,8 @@ class Watch(Protocol):
         recipient: str = "",
         tls: str = "",
     ) -> None: ...
+
+    def turned_away(self, reply: Reply, *, client: str, network: str, listener: str = "", role: str = "") -> None: ...
 
     def session_ended(
         self,
@@ -179,7 +181,11 @@ class FrontDesk:
     def turned_away(self, client: str, reply: Reply) -> None:
         """A connection that was closed before it was a session."""
         listener = self.listener
-        self.watch.refused("connect", reply, client=client, listener=listener.name, role=listener.role)
+        if reply in OF_A_CLIENT or reply == FULL:
+            network = "" if reply == FULL else client_network(client)
+            self.watch.turned_away(reply, client=client, network=network, listener=listener.name, role=listener.role)
+        else:
+            self.watch.refused("connect", reply, client=client, listener=listener.name, role=listener.role)
 
     def ended(self, session: Session, *, commands: int, messages: int, begun: float, reason: str) -> None:
         self.watch.session_ended(

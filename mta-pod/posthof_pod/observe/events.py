@@ -7,7 +7,8 @@ Rules of this file
 - A method never raises because of what it is told, never waits, and costs at most 2 microseconds for the events a
   message meets on its usual way (tests/observe/test_events_cost.py prints it).
 - Callers pass nouns (Envelope, Outcome, Reply), never formatted text.
-- Connections that leave without a command are probes: counted, not told.
+- Connections that leave without a command are probes: counted, not told. Of those that a limit turns away the first
+  of a network is told at once, the others are one line a minute (`crowds.py`); the counters know each at once.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Protocol
 
 from posthof_crds.report import TakeOver
 from posthof_pod.model import Envelope, Outcome, Reason, Recipient, Status
+from posthof_pod.observe.crowds import PERIOD, Crowd, Crowds
 from posthof_pod.observe.line import (
     ERROR,
     INFO,
@@ -85,6 +87,7 @@ class Events:
         self._deferred: dict[str, int] = {}
         self._failed: dict[str, int] = {}
         self._refused: dict[tuple[str, int], int] = {}
+        self._crowds = Crowds()
         self._turn = bytearray()  # lines not yet written
         self._turn_lines = 0
         self._loud = bytearray()  # those of them the log wants, where it does not want all
@@ -146,13 +149,42 @@ class Events:
         tls: str = "",
     ) -> None:
         """We said no at `stage`: connect, helo, mail, rcpt or data. `reason` is exact and ours; `reply` was said."""
-        key = (stage, reply.code)
-        self._refused[key] = self._refused.get(key, 0) + 1
+        self._count_refusal(stage, reply)
         line = Line(self._now(), "refused", self.worker, "", "", sender, (recipient,) if recipient else ())
         line.client, line.client_name, line.listener, line.role = client, client_name, listener, role
         line.stage, line.reply, line.dsn = stage, str(reply), reply.status
         line.size, line.rule, line.reason, line.tls = size, rule, reason, tls
         self._line(line)
+
+    def turned_away(self, reply: Reply, *, client: str, network: str, listener: str = "", role: str = "") -> None:
+        """A limit closed a connection before it was a session. `network`: whose limit it is; "": all clients'."""
+        loop = self.loop
+        if loop is not None:
+            is_quiet = not self._crowds
+            is_first = self._crowds.comes(Crowd(network, listener, role, reply), client)
+            if is_quiet:
+                loop.call_later(PERIOD, self._next_crowds)
+            if not is_first:
+                self._count_refusal("connect", reply)
+                return
+        self.refused("connect", reply, client=client, listener=listener, role=role)
+
+    def _next_crowds(self) -> None:
+        """Once a PERIOD while somebody is turned away."""
+        self._tell_crowds()
+        if self._crowds and self.loop is not None:
+            self.loop.call_later(PERIOD, self._next_crowds)
+
+    def _tell_crowds(self) -> None:
+        for crowd, count, client in self._crowds.take():
+            line = Line(self._now(), "refused", self.worker, client=client, listener=crowd.listener, role=crowd.role)
+            line.stage, line.reply, line.dsn, line.count = "connect", str(crowd.reply), crowd.reply.status, count
+            line.detail = f"{count} more from {crowd.network or 'many networks'} within a minute"
+            self._line(line)
+
+    def _count_refusal(self, stage: str, reply: Reply) -> None:
+        key = (stage, reply.code)
+        self._refused[key] = self._refused.get(key, 0) + 1
 
     def authenticated(self, session: Session, mechanism: str, username: str) -> None:
         """A client has proven who it is."""
@@ -623,6 +655,7 @@ class Events:
             self._watch()
 
     def close(self) -> None:
+        self._tell_crowds()
         self.flush()
         if self.log is not None:
             self.log.close()

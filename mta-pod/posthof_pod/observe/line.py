@@ -42,7 +42,7 @@ class Line(msgspec.Struct, omit_defaults=True, gc=False):
     due: str = ""  # the next try
     about: str = ""  # another message's queue id: the one a report is about
     name: str = ""  # what a house event is about: a lane, a segment, a site, a listener
-    count: int = -1  # how many messages (lines, where lines are lost)
+    count: int = -1  # how many messages (lines, where lines are lost; connections, where refusals are gathered)
     pid: int = -1
     seconds: float = -1.0
     detail: str = ""
