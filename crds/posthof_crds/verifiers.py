@@ -31,7 +31,8 @@ SALT = 16
 HASHED = ".hash"  # a Secret's key that ends so holds the verifier of the password at the key without it
 UNHASHED = b"\0password\0"  # begins a password that stands in the place of its verifier, until it is hashed
 MAX_PASSWORD = 1024  # octets
-_MAX_LN = 17  # 128 MiB: what a foreign hash may cost us at most
+_MAX_COST = 1 << 20  # N times r times p: 128 MiB and half a second, what a foreign hash may cost us at most
+_MAX_ITERATIONS = 1_000_000  # of a foreign SCRAM verifier: as much, and names that nobody has cost the same
 _SCRYPT = re.compile(r"\$scrypt\$ln=(\d{1,2}),r=(\d{1,2}),p=(\d{1,2})\$([A-Za-z0-9+/=]+)\$([A-Za-z0-9+/=]+)")
 _SCRAM = re.compile(r"SCRAM-SHA-256\$(\d{1,7}):([A-Za-z0-9+/=]+)\$([A-Za-z0-9+/=]+):([A-Za-z0-9+/=]+)")
 
@@ -132,14 +133,16 @@ def parse(text: str) -> Verifier:
     for line in filter(None, map(str.strip, text.splitlines())):
         if (hit := _SCRYPT.fullmatch(line)) is not None:
             scrypt = Scrypt(int(hit[1]), int(hit[2]), int(hit[3]), _bytes(hit[4]), _bytes(hit[5]))
-            if not (10 <= scrypt.ln <= _MAX_LN and 1 <= scrypt.r <= 16 and 1 <= scrypt.p <= 4):
+            is_fit = 10 <= scrypt.ln <= 20 and scrypt.r >= 1 and scrypt.p >= 1
+            if not is_fit or (scrypt.r * scrypt.p << scrypt.ln) > _MAX_COST:
                 raise BadVerifier(f"scrypt with ln {scrypt.ln}, r {scrypt.r}, p {scrypt.p} is too weak or too dear")
             if len(scrypt.salt) < 8 or not 16 <= len(scrypt.hash) <= 64:
                 raise BadVerifier("the salt or the hash of scrypt is too short")
         elif (hit := _SCRAM.fullmatch(line)) is not None:
             scram = Scram(int(hit[1]), _bytes(hit[2]), _bytes(hit[3]), _bytes(hit[4]))
-            if scram.iterations < 4096 or len(scram.stored_key) != 32 or len(scram.server_key) != 32:
-                raise BadVerifier("SCRAM-SHA-256 needs 4096 iterations or more, and keys of 32 octets")
+            is_fit = 4096 <= scram.iterations <= _MAX_ITERATIONS
+            if not is_fit or len(scram.stored_key) != 32 or len(scram.server_key) != 32:
+                raise BadVerifier("SCRAM-SHA-256 needs 4096 to a million iterations, and keys of 32 octets")
         else:
             raise BadVerifier("a line is neither $scrypt$... nor SCRAM-SHA-256$...")
     if scrypt is None and scram is None:

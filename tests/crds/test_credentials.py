@@ -186,6 +186,8 @@ class TestAVerifier:
             "",
             "secret",
             "$scrypt$ln=30,r=8,p=1$MDEyMzQ1Njc$MDEyMzQ1Njc4OWFiY2RlZg",
+            "$scrypt$ln=17,r=16,p=4$MDEyMzQ1Njc$MDEyMzQ1Njc4OWFiY2RlZg",  # seconds, for everybody who waits behind it
+            "SCRAM-SHA-256$9999999:MDEyMzQ1Njc=$" + "QUFB" * 10 + "QUE=:" + "QUFB" * 10 + "QUE=",
             "$scrypt$ln=14,r=8,p=1$!$x",
             "SCRAM-SHA-256$1:MDEy$MDEy:MDEy",
             "$argon2id$v=19$m=1,t=1,p=1$MDEy$MDEy",
