@@ -36,6 +36,9 @@ class ClientPair(NamedTuple):
     chain: bytes
     key: bytes
 
+    def __repr__(self) -> str:
+        return f"ClientPair(chain={self.chain!r})"
+
 
 class Kept(NamedTuple):
     """A session that may be resumed, and what was proven when it was made."""

@@ -25,6 +25,9 @@ class Pair(NamedTuple):
     chain: bytes
     key: bytes
 
+    def __repr__(self) -> str:
+        return f"Pair(chain={self.chain!r})"
+
 
 class Certificate(NamedTuple):
     """What serves some names: pairs of different key types. Names are lower case; `*.` stands for one label."""
