@@ -18,7 +18,7 @@ from posthof_crds.engine import Timeouts, TLSLevel
 from posthof_pod.deliver.connection import Connection, Outgoing, Unreachable
 from posthof_pod.model import Destination, DestinationKind, Envelope, Host, Outcome, Reason, Recipient, Status
 
-QUICK = Timeouts(connect=20.0, command=1.0, data=1.0, block=1.0, dot=1.0)
+QUICK = Timeouts(connect=20.0, command=2.0, data=2.0, block=2.0, dot=2.0)  # a loaded machine pauses for one
 
 TRACE = b"Received: by me.test\r\n"
 LARGE = b"Subject: large\r\n\r\n" + b"0123456789abcdef" * 4 * 7000 + b"\r\n"

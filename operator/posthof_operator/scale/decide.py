@@ -24,6 +24,7 @@ from posthof_operator.scale.history import Sample
 from posthof_operator.scale.needs import Need, fits, needs, short
 
 PACE = 15.0  # seconds from one step up to the next
+MOST = 1e6  # pods that a need may say: what is drained may be next to nothing
 TOLERANCE = 0.1  # a need that is so little above what there is adds nothing
 STALE = 30.0  # seconds: older reports decide nothing
 
@@ -117,7 +118,9 @@ def memory(pods: int, newest: Sample) -> str:
 def _greatest(one: Sample, targets: Targets) -> Need:
     """Each moment is judged again and again, as long as it is in a window."""
     found = needs(one, targets)
-    return found[0] if found else Need(0.0, "", "no pod has reported")
+    if not found:
+        return Need(0.0, "", "no pod has reported")
+    return found[0]._replace(pods=min(found[0].pods, MOST))
 
 
 def _enough(one: Sample, targets: Targets) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from posthof_crds.autoscaling import Autoscaling, Targets
@@ -39,6 +39,7 @@ def history(moments: list[list[Load]], every: float = 20.0) -> tuple[Sample, ...
     return kept.samples
 
 
+@example([[Load(ready=2, oldest_seconds=10.0, drained_per_second=1.1e-308)]], 1, 0, 1, 0.0)
 @given(st.lists(fleets, max_size=25), st.integers(1, 5), st.integers(0, 6), st.integers(1, 12), st.floats(0, 400))
 def test_whatever_was_reported_a_decision_keeps_its_promises(
     moments: list[list[Load]], low: int, more: int, present: int, since: float
