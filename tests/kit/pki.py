@@ -14,6 +14,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from kit.scratch import lasting
+
 Files = tuple[Path, Path]  # chain and key, PEM
 _DAY = datetime.timedelta(days=1)
 
@@ -22,7 +24,7 @@ class Authority:
     """A CA. `file`: its certificate (PEM). `signer`: the authority above, None for a root."""
 
     def __init__(self, name: str, *, signer: Authority | None = None, is_ca: bool = True) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="posthof-ca-"))
+        self.folder = lasting("ca")
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self.signer = signer
