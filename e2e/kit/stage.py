@@ -341,8 +341,12 @@ def settings(place: Place) -> list[str]:
 
 
 def install(place: Place, *more: str) -> None:
-    """`helm upgrade --install`, with `more` as further `--set` words."""
-    words = [word for value in (*settings(place), *more) for word in ("--set", value)]
+    """`helm upgrade --install`, with `more` as further `--set` words; what environments hold is text."""
+    words = [
+        word
+        for value in (*settings(place), *more)
+        for word in ("--set-string" if ".env[" in value else "--set", value)
+    ]
     place.helm("upgrade", "--install", RELEASE, str(CHART), "-n", SYSTEM, "--create-namespace", *words)
 
 

@@ -46,7 +46,7 @@ class Zone:
         return [
             f"operator.resolver={{{self.address}}}",
             "operator.env[0].name=POSTHOF_DNS_PORT",
-            f'operator.env[0].value="{PORT}"',
+            f"operator.env[0].value={PORT}",
         ]
 
     @property
