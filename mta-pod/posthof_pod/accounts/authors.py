@@ -1,8 +1,9 @@
 """Who a submitted message says it is from: the addresses of From and Sender, on one strict reading. Pure.
 
 Rules
-- What two readers could read differently has no author: several From fields, a group, text that is not UTF-8, an
-  address outside the grammar, leftovers. Such a submission is refused (RFC 6409 section 6.2), never guessed at.
+- What two readers could read differently has no author: several From fields, a line that is one for some, a group,
+  text that is not UTF-8, an address outside the grammar, leftovers. Such a submission is refused (RFC 6409 section
+  6.2), never guessed at.
 - Encoded words may stand in names, never in addresses (RFC 2047 section 5).
 Sources: RFC 5322 3.4 and 3.6.2, RFC 6854 (groups, not taken here), RFC 6532.
 """
@@ -12,6 +13,8 @@ from __future__ import annotations
 import re
 
 from posthof_pod import fields
+from posthof_pod.mailauth.canon import fields as parts
+from posthof_pod.mailauth.fromline import has_lookalike
 
 _ATOM = r"[^\s\x00-\x1f\x7f()<>\[\]:;@\\,.\"]+"
 _LOCAL = rf"(?:{_ATOM}(?:\.{_ATOM})*|\"(?:[^\"\\\x00-\x1f\x7f]|\\[\x20-\x7e])*\")"
@@ -30,6 +33,8 @@ def of(head: bytes, name: bytes) -> tuple[str, ...] | None:
     found = fields.values(head, name)
     if len(found) != 1:
         return None if found else ()
+    if name == b"from" and has_lookalike(parts(head)):
+        return None
     try:
         text = _without_comments(found[0].decode())
     except (UnicodeDecodeError, ValueError):

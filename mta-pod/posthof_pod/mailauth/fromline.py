@@ -72,11 +72,17 @@ def _check_block(fields: Sequence[Field], head: bytes, *, is_whole: bool) -> Non
     ends = head.count(b"\n")
     if head.count(b"\r") != ends or head.count(b"\r\n") != ends:
         raise _Unreadable("the header holds a line end that is none")
-    for name, raw in fields:
-        if name not in _USUAL_NAMES and b"from" in raw[:64].lower() and _looks_like_from(raw):
-            raise _Unreadable("a line that some programs take for From")
+    if has_lookalike(fields):
+        raise _Unreadable("a line that some programs take for From")
     if _BLANK_LINE.search(head) is not None:
         raise _Unreadable("a line of blanks alone, where some programs see the end of the header")
+
+
+def has_lookalike(fields: Sequence[Field]) -> bool:
+    """Whether a line that is no From field is one for some programs."""
+    return any(
+        name not in _USUAL_NAMES and b"from" in raw[:64].lower() and _looks_like_from(raw) for name, raw in fields
+    )
 
 
 def _looks_like_from(raw: bytes) -> bool:
