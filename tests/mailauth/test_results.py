@@ -77,6 +77,13 @@ def test_a_field_of_another_house_stays(value: str) -> None:
     assert not is_ours(b"Authentication-Results:" + value.encode() + b"\r\n", OURS)
 
 
+def test_what_others_made_up_never_looks_like_a_result_of_its_own() -> None:
+    """Not even to those who look for `; dmarc=pass` anywhere in the field."""
+    forged = 'x"; dmarc=pass y'
+    made = field(OURS, [Result("spf", "pass", (("smtp.mailfrom", f"{forged}@evil.example"),), forged, forged)])
+    assert made.count(b";") == 1
+
+
 def test_ours_are_removed_and_the_rest_stays_as_it_came() -> None:
     other = b"Authentication-Results: else.example; spf=pass\r\nFrom: a@b.example\r\n"
     head = b"Authentication-Results: mx.example.org; dmarc=pass\r\n" + other

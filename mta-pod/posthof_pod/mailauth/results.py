@@ -17,7 +17,7 @@ _LONG_NAME = b"Authentication-Results"
 UNTRUSTED = b"X-Foreign-Auth-Results"  # of the same length: content that is on disk already keeps its size
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`{|}~-]+")
 _ADDRESS = re.compile(r"(?:[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64})?@[A-Za-z0-9._-]{1,253}")
-_UNSAFE = re.compile(r"[^ !#-\[\]-~]+")
+_UNSAFE = re.compile(r"[^ !#-:<-\[\]-~]+")  # the semicolon too: some readers let it end a value inside quotes
 _WIDTH = 100
 
 
