@@ -174,6 +174,16 @@ def test_the_log_says_why_and_never_the_password() -> None:
     assert "w-r-o-n-g" not in repr(told)
 
 
+def test_a_wrong_token_is_told_and_waits_also_when_its_client_says_nothing_more() -> None:
+    events, naps = RecordedEvents(), Naps()
+    exchange = logins.accounts(events, sleep=naps).authenticate(session(), "OAUTHBEARER")
+    assert not isinstance(exchange, Reply)
+    assert run(exchange.respond(b"n,,\x01auth=Bearer no.token\x01\x01")) == b'{"status": "invalid_token"}'
+    assert len(events.named("not_authenticated")) == len(naps.seconds) == 1
+    assert run(exchange.respond(b"\x01")).code == 535
+    assert len(events.named("not_authenticated")) == len(naps.seconds) == 1
+
+
 def test_an_account_that_goes_ends_what_its_open_sessions_may_do() -> None:
     made, who = logins.accounts(), session()
     assert run(plain(made, "alice", "secret", who)).code == 235

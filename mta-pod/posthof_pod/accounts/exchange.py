@@ -19,7 +19,7 @@ from posthof_pod.replies import Failure, Reply
 from posthof_pod.smtp import answers as say
 from posthof_pod.smtp.gate import Session
 from posthof_pod.smtp.grammar import Malformed
-from posthof_pod.smtp.sasl import Claim, Mechanism, Password, Proof
+from posthof_pod.smtp.sasl import Claim, Mechanism, Password, Proof, Token
 
 BLOCKED = Reply(454, "4.7.0", "Temporary authentication failure, try again later")
 
@@ -77,6 +77,7 @@ class LoginExchange:
         self._counted = ("", "")  # client, account of the attempt that is under way
         self._why = "the proof of the mechanism does not hold"
         self._until = 0.0  # when a wrong answer may leave
+        self._is_told = False
 
     async def respond(self, response: bytes | None) -> bytes | Reply:
         """smtp.gate.Exchange."""
@@ -125,6 +126,8 @@ class LoginExchange:
         found = await self._check(claim, session)
         if isinstance(found, Refusal):
             self._why = found.why
+            if isinstance(claim, Token):  # a challenge tells the client (RFC 7628 3.2.3), which need not answer it
+                await self._refused()
             return False
         self._login = found
         return True
@@ -136,10 +139,18 @@ class LoginExchange:
             session.credential, session.user = login.account.name, login.user
             self._watch.authenticated(session, self._name, self._username)
             return say.AUTHENTICATED
-        self._watch.not_authenticated(session, self._name, self._username, self._why)
-        if self._until > now:
-            await self._sleep(self._until - now)
+        await self._refused()
         return say.WRONG
+
+    async def _refused(self) -> None:
+        """Tell it, and wait until a wrong answer may leave; once."""
+        if self._is_told:
+            return
+        self._is_told = True
+        self._watch.not_authenticated(self._session, self._name, self._username, self._why)
+        left = self._until - self._clock()
+        if left > 0:
+            await self._sleep(left)
 
 
 def _challenge(word: bytes | Claim | bool) -> bytes:
