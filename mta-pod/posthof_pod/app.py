@@ -58,7 +58,7 @@ from posthof_pod.listen.reception import Listening
 from posthof_pod.listen.tls import BadPair, Pair, end_point, server_context
 from posthof_pod.listen.tls import Certificate as ServedCertificate
 from posthof_pod.mailauth.dmarc.row import Failure
-from posthof_pod.members import Heard, Members
+from posthof_pod.members import Heard
 from posthof_pod.model import Destination, Host, TLSWish
 from posthof_pod.observe.events import Events
 from posthof_pod.observe.log import Log
@@ -122,7 +122,6 @@ class Worker:
         self.pairs: dict[str, tuple[bytes, bytes]] = {}  # chain and key, by TLSCert
         self.secrets = Secrets()
         self.pods: dict[str, tuple[str, ...]] = {}
-        self.members = Members()
         self.portion = Portion(Slice(*start.share))
         self.portion.move(time.time())
         self.liveness = LeaseLiveness(start.pod, Path(start.proofs)) if start.pod else FlockLiveness()
@@ -151,7 +150,6 @@ class Worker:
                 "adopt": self.adopt,
                 "reopen": self.reopen,
                 "pods": self.know_pods,
-                "members": self.know_members,
                 "leases": self.know_leases,
                 "share": self.share,
                 "look": self.look,
@@ -419,10 +417,6 @@ class Worker:
         mta: flow.Mta | None = getattr(self, "mta", None)  # the first configuration may still be on its way
         if mta is not None:
             mta.admission.know_pods(self.pods)
-
-    async def know_members(self, payload: Any) -> None:
-        """Who shares the limits of the fleet, from now on."""
-        self.members = msgspec.convert(payload, Members)
 
     async def share(self, payload: Any) -> None:
         """What of the limits is ours, from now on. Answered when sessions beyond it have ended, or had their time."""

@@ -1,9 +1,8 @@
-"""Who is in the fleet, as values: what a supervisor hears of the pods' Leases and tells its workers.
+"""Who is in the fleet, as values: what a supervisor hears of the pods' Leases.
 
 Rules of this file
-- Values only: no I/O, no clock. The supervisor makes them (cluster/leases.py), workers are told on every change
-  (admin/channel.py: "members" and "leases").
-- On one machine the fleet is this machine: it is known, and its one member has no pod's name.
+- Values only: no I/O, no clock. The supervisor makes them (cluster/leases.py); workers are told of Heard alone
+  (admin/channel.py: "leases"), their parts of the limits are counted out for them (schedule/shares.py).
 """
 
 from __future__ import annotations
@@ -17,10 +16,9 @@ SHARE = "posthof.dev/share"  # annotation: the pod's share of the fleet's limits
 
 
 class Member(msgspec.Struct, frozen=True):
-    """One pod whose Lease is alive. `workers`: how many it runs. `share`: what its Lease says; "": nothing yet."""
+    """One pod whose Lease is alive. `share`: what its Lease says; "": nothing yet."""
 
     pod: str
-    workers: int
     share: str = ""
 
 
@@ -28,7 +26,7 @@ class Members(msgspec.Struct, frozen=True):
     """The live pods, this one included as soon as its Lease stands; sorted by name.
 
     `known`: the list is of now. False: the API server cannot be asked at the moment (the list is the last one), or
-    was never asked (the list is empty). `own`: this pod's name, "" on one machine.
+    was never asked (the list is empty). `own`: this pod's name.
 
     A snapshot is a prefix of history, as one watch gives it: one that shows our own newest words shows everything the
     others had written before them. Shares rest on that.
@@ -37,16 +35,6 @@ class Members(msgspec.Struct, frozen=True):
     known: bool = False
     own: str = ""
     pods: tuple[Member, ...] = ()
-
-    @property
-    def workers(self) -> int:
-        """Of all pods together."""
-        return sum(one.workers for one in self.pods)
-
-
-def alone(workers: int) -> Members:
-    """One machine: its workers are all there are."""
-    return Members(True, "", (Member("", workers),))
 
 
 class Heard(msgspec.Struct, frozen=True):

@@ -77,7 +77,7 @@ class World:
         if not pod.is_cut_off:
             pod.seen = max(pod.seen, to)
         leases = self.history[pod.seen]
-        pods = tuple(Member(name, 1, share) for name, share in leases.items() if name not in pod.condemned)
+        pods = tuple(Member(name, share) for name, share in leases.items() if name not in pod.condemned)
         pod.shares.decide(Members(not pod.is_cut_off, pod.name, pods), self.now)
         use = pod.shares.use
         assert use == pod.told.common(use) or pod.told == pod.in_use, "more is used only when less was confirmed"
@@ -277,7 +277,7 @@ class LooksAtNobody(Shares):
 
 class DoesNotWaitForItsClaim(Shares):
     def decide(self, members: Members, now: float) -> None:
-        pods = (Member(one.pod, 1, self.claim) if one.pod == self.own else one for one in members.pods)
+        pods = (Member(one.pod, self.claim) if one.pod == self.own else one for one in members.pods)
         super().decide(Members(members.known, members.own, tuple(pods)), now)
 
 

@@ -12,7 +12,6 @@ What is said
                   ask  stop     {"seconds": n} -> None, once nothing listens; the process ends when it is drained
                   tell adopt    {"dead": [spool worker ids]}: their supervisor reaped them
                   tell reopen                  : the log file was rotated
-                  tell members  Members (members.py): the pods that share the limits
                   tell leases   Heard (members.py): who may be judged dead
                   ask  share    [low, high] (schedule/slices.py): its part of the limits -> None, once it keeps to it
                   tell pods     dict[IP address, ids of selections]: which pod is where, beside the configuration

@@ -21,7 +21,7 @@ from posthof_pod.admin.channel import ChannelClosed, Refused, SocketInfo, Swap
 from posthof_pod.admin.load import Meter, allowance, cpu_seconds, messages_most
 from posthof_pod.admin.process import PING, State, Stats, WorkerProcess
 from posthof_pod.admin.sockets import Ports, quieten
-from posthof_pod.members import Heard, Members
+from posthof_pod.members import Heard
 from posthof_pod.observe.events import Events
 from posthof_pod.observe.metrics import merged
 from posthof_pod.schedule.slices import WHOLE, Slice
@@ -79,7 +79,7 @@ class Crew:
         self._edition = 0  # of configurations alone
         self._encoded, self._revision = b"", ""
         self.pods: Pods = {}
-        self.members, self.heard = Members(), Heard()
+        self.heard = Heard()
         self.slice = WHOLE  # of the limits: all workers together
         self.pod = self.proofs = ""  # for the workers' starts: see WorkerStart
         self.on_change: Callable[[WorkerProcess], object] = lambda worker: None  # it has a name, or is gone
@@ -129,7 +129,6 @@ class Crew:
         )
         seat.worker, seat.given = worker, set()
         self.events.worker_started(worker.name, worker.pid)
-        worker.channel.tell("members", self.members)
         worker.channel.tell("leases", self.heard)
         self._run(self._introduce(seat, worker))
 
@@ -248,11 +247,6 @@ class Crew:
         """Tell all workers which address is in which selections of pods."""
         self.pods = pods
         self.tell_all("pods", pods)
-
-    def know_members(self, members: Members) -> None:
-        """Tell all workers who shares the limits of the fleet."""
-        self.members = members
-        self.tell_all("members", members)
 
     def _part(self, seat: Seat) -> Slice:
         """What of the limits is one worker's: every seat has the same, whoever sits there."""

@@ -25,7 +25,7 @@ from posthof_pod.admin.process import State, WorkerProcess
 from posthof_pod.admin.shares import Sharing
 from posthof_pod.admin.takeovers import Adopted, TakeOvers
 from posthof_pod.admin.visibility import Visibility
-from posthof_pod.members import WORD, Members, alone
+from posthof_pod.members import WORD, Members
 from posthof_pod.observe.events import Events
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Home(NamedTuple):
 
 
 class Fleet:
-    """`members`: as the workers know them. `home` None: one machine. `stop(why)`: end this house."""
+    """`members`: as the Leases showed them last. `home` None: one machine. `stop(why)`: end the house."""
 
     def __init__(
         self,
@@ -118,8 +118,6 @@ class Fleet:
         self._crew.on_change = self._changed
         self._crew.on_adopted = self._adopted
         if self._leases is None:
-            self.members = alone(self._crew.ports.copies)
-            self._crew.know_members(self.members)
             return
         self._leases.prove_ended(self._earlier())
 
@@ -245,7 +243,6 @@ class Fleet:
         if told.members != self.members:
             self._tell_of_members(self.members, told.members)
             self.members = told.members
-            self._crew.know_members(told.members)
         if self.visibility is not None:
             self.visibility.hear(told.words)
         self._tell_of_trouble(self._leases.trouble)

@@ -293,7 +293,7 @@ class Leases:
     def _alive(self, evidence: float) -> Iterable[Member]:
         for name, seen in sorted(self._pods.items()):
             if evidence - seen.changed < DEAD_AFTER:
-                yield Member(name, len(seen.workers), seen.share)
+                yield Member(name, seen.share)
 
     def _pause(self, evidence: float) -> float:
         if any(LATE <= evidence - one.changed < DEAD_AFTER for one in self._pods.values()):
