@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kit.zones import Zones
-from posthof_pod.mailauth.dmarc import Verdict, discover, evaluate, parse
+from posthof_pod.mailauth.dmarc import Verdict, discover, evaluate, parse, record
 from posthof_pod.mailauth.dmarc.record import mailbox, uris
 from posthof_pod.mailauth.dmarc.walk import names
 
@@ -165,3 +165,11 @@ def test_reports_go_to_mailboxes_alone() -> None:
     assert [mailbox(one) for one in found] == ["a@example.com", "", "b+c@example.org"]
     assert mailbox("mailto:a@b@example.com") == ""
     assert mailbox("mailto:a%0d%0aBcc:x@example.com") == ""
+
+
+def test_a_large_record_is_read_and_not_kept() -> None:
+    before = record._kept.cache_info().currsize
+    found = parse(b"v=DMARC1; p=reject; x=" + b"y" * 60_000)
+    assert found is not None
+    assert found.p == "reject"
+    assert record._kept.cache_info().currsize == before

@@ -4,7 +4,7 @@ Rules
 - Tags nobody knows, those of RFC 7489 that are gone (pct, rf, ri) among them, are ignored. A known tag with a value
   that is none has its default, but for p, sp and np: then the record counts as p=none where it asks for reports, else
   as no record (4.10.1).
-- What was read is kept by its bytes.
+- What was read is kept by its bytes, unless it is large: what anybody publishes must not fill our memory.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*")
 _URI = re.compile(r"[a-z][a-z0-9+.-]*:[^\s,;]+", re.IGNORECASE)
 _ADDRESS = re.compile(r"[^\s@<>\"(),:;\\\[\]]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})+")
 MOST_URIS = 10
+_KEPT = 2048  # octets of a record that is kept
 
 
 class Record(NamedTuple):
@@ -43,9 +44,12 @@ def is_dmarc(text: bytes) -> bool:
     return _VERSION.match(text) is not None
 
 
-@functools.lru_cache(maxsize=4096)
 def parse(text: bytes) -> Record | None:
     """The record; None for one that no receiver can use, and for other TXT records."""
+    return _kept(text) if len(text) <= _KEPT else _read(text)
+
+
+def _read(text: bytes) -> Record | None:
     if not is_dmarc(text):
         return None
     tags: dict[str, str] = {}
@@ -72,6 +76,9 @@ def parse(text: bytes) -> Record | None:
         ruf=ruf,
         fo=frozenset(one.strip().lower() for one in tags.get("fo", "0").split(":")) & frozenset("01ds"),
     )
+
+
+_kept = functools.lru_cache(maxsize=4096)(_read)
 
 
 def uris(value: str) -> tuple[str, ...]:
