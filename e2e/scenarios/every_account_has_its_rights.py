@@ -22,6 +22,7 @@ OPERATOR: Table = {
     "roles.rbac.authorization.k8s.io rolebindings.rbac.authorization.k8s.io": MADE,
     "networkpolicies.networking.k8s.io poddisruptionbudgets.policy": MADE,
     " ".join(f"{one}.posthof.dev" for one in OURS.split()): "get list watch patch",
+    "dkimkeys.posthof.dev": "create delete",  # made, changed and taken away for a MailDomain that asks for it
     " ".join(f"{one}/status.posthof.dev" for one in OURS.split()): "get patch",
     "namespaces nodes": "get list watch",
     "pods": "get list watch patch",
