@@ -22,7 +22,7 @@ from posthof_operator.parts import Parts
 from posthof_operator.plan import Plan, decide
 from posthof_operator.pods import addresses
 from posthof_operator.reports import Reporters
-from posthof_operator.resources import Key, key_of
+from posthof_operator.resources import PAUSED, Key, Raw, key_of
 from posthof_operator.scale.decide import Decision
 from posthof_operator.scale.scaler import EVERY, Scaler
 from posthof_operator.sharing import share, share_reports, share_selections, withdraw
@@ -65,6 +65,7 @@ class MTARoom:
             return None
         assembly = await self._assemblies.of(world, key, mta)  # what pods shall run, compiled from all objects
         share(world, key, assembly)  # what that says about each object, for their own statuses
+        mta = await self._hold(world, key, mta)  # before there is a claim that it could leave behind
         seen = await self._looker.look(world, key, mta, assembly)  # what is there
 
         seen = replace(seen, assembly=await self._hashes.complete(assembly, seen.token))  # no pod gets a password
@@ -87,6 +88,15 @@ class MTARoom:
         await self._finalize(world, look)  # hold it, or let it go, where mail is delivered or deleted first
         return when(look, says, self._pace)
 
+    async def _hold(self, world: World, key: Key, mta: Raw) -> Raw:
+        """The MTA with the finalizer its policy asks for."""
+        is_paused = PAUSED in (mta["metadata"].get("annotations") or {})
+        if is_paused or deletion.step(mta, {}, (), None) is not Step.HOLD:
+            return mta
+        held = await world.api.patch(key, deletion.change(mta, Step.HOLD))
+        world.store.put("MTA", held)
+        return held
+
     async def _act(self, world: World, seen: Seen, plan: Plan | None, scaling: Decision | None) -> Outcome:
         if plan is None or seen.is_paused or not deletion.may_act(seen.mta):
             return Outcome()
@@ -102,6 +112,8 @@ class MTARoom:
         mta = world.store.get(look.seen.key)  # as it is after its status was told
         if mta is None:
             return
+        if "deletionTimestamp" in mta["metadata"] and "deletionTimestamp" not in look.seen.mta["metadata"]:
+            return  # it was deleted after we looked: the next look sees what must go with it
         claim = look.seen.claim
         step = deletion.step(mta, look.reports, look.living, claim)
         if step is Step.NOTHING or look.seen.is_paused:
