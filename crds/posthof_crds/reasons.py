@@ -531,8 +531,3 @@ CONDITIONS: dict[str, tuple[ConditionText, ...]] = {
         ),
     ),
 }
-
-
-def is_documented(kind: str, condition: str, reason: str) -> bool:
-    """Whether a condition of this kind may have this reason: for tests, and for what watches a cluster."""
-    return any(condition == each.type and reason in each.reasons for each in CONDITIONS.get(kind, ()))

@@ -119,7 +119,6 @@ class Reason(enum.StrEnum):
     SITE_LIMIT = "SiteLimit"
     LOCAL_FAILED = "LocalFailed"  # Maildir: disk, permission
     SPOOL_DAMAGED = "SpoolDamaged"
-    CONFIG_CHANGED = "ConfigChanged"
     POLICY_HOLD = "PolicyHold"
     ACCOUNT_HOLD = "AccountHold"  # its account sends unlike itself
     OPERATOR_HOLD = "OperatorHold"

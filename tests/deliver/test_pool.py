@@ -551,7 +551,7 @@ def test_what_nothing_needs_is_forgotten():
         for n in range(50):
             world.add(direct(f"d{n}.test"))
         await asyncio.sleep(200)
-        assert not world.pool.statuses()
+        assert not world.pool._sites
         assert not world.backlog.lines()
         world.add(direct("d3.test"))
         await asyncio.sleep(1)

@@ -51,7 +51,6 @@ class Scan(msgspec.Struct, frozen=True, gc=False):
     message_id: str
     has_message_id: bool
     has_date: bool
-    has_from: bool
     is_ascii: bool  # False: RFC 6532 headers, the next hop needs SMTPUTF8 (or they are raw 8-bit)
     has_tls_optional: bool = False  # TLS-Required: No (RFC 8689 section 5)
 
@@ -73,7 +72,6 @@ def scan(head: bytes) -> Scan:
         message_id,
         at >= 0,
         b"\ndate:" in lower,
-        b"\nfrom:" in lower,
         head.isascii(),
         b"\ntls-required:" in lower and _TLS_OPTIONAL.search(lower) is not None,
     )

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 EX_OK, EX_USAGE, EX_DATAERR, EX_NOINPUT, EX_NOUSER = 0, 64, 65, 66, 67
-EX_UNAVAILABLE, EX_SOFTWARE, EX_TEMPFAIL = 69, 70, 75
+EX_UNAVAILABLE, EX_TEMPFAIL = 69, 75
 
 SERVER = "127.0.0.1:2525"
 SECONDS = 300.0  # for each answer: one that comes after we gave up would be a mail sent twice

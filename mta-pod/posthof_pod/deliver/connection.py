@@ -47,11 +47,6 @@ def _check_reset(reply: PeerReply) -> None:
         raise Broken(f"RSET got {reply}")
 
 
-def _is_yes(mail: PeerReply, rcpt: PeerReply, data: PeerReply) -> bool:
-    """MAIL and RCPT were accepted, and the content may follow."""
-    return mail.code < 300 and rcpt.code < 300 and 300 <= data.code < 400
-
-
 class Connection:
     """A session. Made by `open`; used by one task at a time."""
 

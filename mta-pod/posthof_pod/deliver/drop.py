@@ -98,7 +98,6 @@ class _Maildir:
 
     def __init__(self, root: int, parts: Sequence[str]) -> None:
         self.fds: list[int] = []
-        self.is_changed = False
         try:
             at = root
             for part in parts:

@@ -12,8 +12,6 @@ from posthof_pod.deliver.tlsledger import Ledger
 from posthof_pod.model import Destination, Host, TLSFault
 from posthof_pod.resolve.stspolicy import Policy
 
-MOST_TOLD = 10_000
-
 
 class Teller(Protocol):
     """observe.events.Events, as far as this speaks to it."""
@@ -29,7 +27,6 @@ class OutboundTLS:
 
     def __init__(self, events: Teller) -> None:
         self._events = events
-        self._outside: set[tuple[str, str, str]] = set()  # what was logged already
         self.ledger = Ledger()
 
     # --- sessions

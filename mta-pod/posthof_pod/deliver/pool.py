@@ -181,11 +181,6 @@ class Pool:
         await asyncio.gather(*running, return_exceptions=True)
         return not running
 
-    def statuses(self) -> list[SiteStatus]:
-        """Every site that is known."""
-        now = self._clock()
-        return [site.status(now) for site in self._sites.values()]
-
     def status(self, destination_key: str) -> SiteStatus | None:
         """The site a destination leads to, None while that is not known."""
         line = self._backlog.find_line(destination_key)

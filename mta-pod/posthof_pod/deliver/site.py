@@ -46,7 +46,6 @@ class SiteStatus(NamedTuple):
     """For metrics and `posthof queue`. Times are unix seconds."""
 
     site: str
-    destinations: int  # that have ready units
     sessions: int
     idle: int
     connecting: int
@@ -226,7 +225,6 @@ class Site:
         is_down = self.window.is_down
         return SiteStatus(
             self.key,
-            len(self.lines),
             len(self.sessions),
             len(self.idle),
             self.connecting,

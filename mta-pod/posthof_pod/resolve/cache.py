@@ -37,19 +37,6 @@ class Result(NamedTuple):
     ran_out: float = 0.0  # served stale: when it truly ended, else 0
     failure: str = ""  # DNS did not answer: what Unanswered says
 
-    @property
-    def is_stale(self) -> bool:
-        return self.ran_out > 0.0
-
-
-class Counters:
-    """For metrics."""
-
-    __slots__ = ("failures", "hits", "misses", "stale")
-
-    def __init__(self) -> None:
-        self.hits = self.misses = self.failures = self.stale = 0
-
 
 class Cache:
     """Answers by (name, kind)."""
@@ -59,7 +46,6 @@ class Cache:
         self._size = size
         self._results: dict[tuple[str, str], Result] = {}
         self._flights: dict[tuple[str, str], asyncio.Task[Result]] = {}
-        self.counters = Counters()
 
     def peek(self, name: str, kind: str, now: float) -> Result | None:
         """What is known and still holds, without asking."""
@@ -71,11 +57,9 @@ class Cache:
         key = (name, kind)
         old = self._results.get(key)
         if old is not None and now < old.until:
-            self.counters.hits += 1
             return _checked(old)
         flight = self._flights.get(key)
         if flight is None:
-            self.counters.misses += 1
             flight = asyncio.ensure_future(self._fetch(key, now))
             self._flights[key] = flight
             flight.add_done_callback(lambda task: self._landed(key, task))
@@ -94,7 +78,6 @@ class Cache:
         try:
             result = _result(key[1], await self._query(*key), now)
         except Unanswered as error:
-            self.counters.failures += 1
             now += loop.time() - began
             old = self._results.get(key)
             if old is not None and _may_serve(old, now):
@@ -104,7 +87,6 @@ class Cache:
         return result
 
     def _serve_stale(self, key: tuple[str, str], old: Result, now: float) -> Result:
-        self.counters.stale += 1
         result = old._replace(ran_out=old.ran_out or old.until, until=now + STALE_AGAIN)
         self._keep(key, result)
         return result

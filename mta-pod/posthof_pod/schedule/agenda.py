@@ -42,10 +42,6 @@ class Agenda:
         else:
             entries.append(unit)
 
-    def first(self) -> int | None:
-        """The number of the earliest page."""
-        return self._heap[0] if self._heap else None
-
     def take(self, now: float) -> tuple[int, array[int]] | None:
         """Tear out the earliest page that is due: its number and units, or None."""
         if not self._heap or self._heap[0] > now * PAGES_PER_SECOND:

@@ -270,11 +270,6 @@ class Backlog:
 
     # --- time ---------------------------------------------------------------------------------------------------
 
-    def next_due(self) -> float | None:
-        """When the next deferred unit may become ready (not later than it does), or None."""
-        page = self._agenda.first()
-        return None if page is None else page / PAGES_PER_SECOND
-
     def wake_due(self, now: float, limit: int = 2000) -> int:
         """Make ready what is due, page by page, until about `limit` units are. Returns how many."""
         self._now = now
@@ -307,15 +302,6 @@ class Backlog:
         while line.deferred and count < limit:
             self.flush(line.deferred_head, now)
             count += 1
-        return count
-
-    def flush_all(self, now: float, limit: int = 2000) -> int:
-        """Flush up to `limit` deferred units, destination by destination. Fewer than `limit` was the end."""
-        count = 0
-        for line in self.lines():
-            count += self.flush_line(line, now, limit - count)
-            if count >= limit:
-                break
         return count
 
     def wake_line(self, line: Line, reasons: frozenset[Reason], now: float, limit: int = 2000) -> int:

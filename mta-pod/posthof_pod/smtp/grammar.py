@@ -29,7 +29,6 @@ DOMAIN_MAX = 255  # octets, RFC 5321 4.5.3.1.2
 LABEL_MAX = 63  # octets, RFC 1035 2.3.4
 ENVID_MAX = 100  # characters before decoding, RFC 3461 4.4
 ORCPT_MAX = 500  # characters before decoding, RFC 3461 4.2
-HELO_MAX = 255
 
 
 class Malformed(Exception):

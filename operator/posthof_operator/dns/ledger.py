@@ -41,10 +41,6 @@ class Ledger:
         self.salt = b""
         self.proven: Proven = {}
 
-    @property
-    def is_loaded(self) -> bool:
-        return bool(self.salt)
-
     async def load(self) -> None:
         """Read it, or make it. ApiError and Damaged: try again later, and decide nothing until then."""
         found = await self._api.get("ConfigMap", self._namespace, NAME)

@@ -206,12 +206,6 @@ def _spf_by_result(row: Row, want: Want, seen: Seen, found: str) -> Row:
     return row._replace(state=State.OK, expected=found)
 
 
-def _as_given(row: Row, is_same: bool) -> Row:
-    if is_same:
-        return row._replace(state=State.OK)
-    return row._replace(state=State.DIFFERS, note="it says something else than the MailDomain")
-
-
 def _is_readable(text: str) -> bool:
     try:
         spf.parse(text)
