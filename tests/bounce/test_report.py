@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from kit import samples
 from posthof_crds.engine import EngineConfig, Retry, SpoolSettings
 from posthof_pod import fields
-from posthof_pod.bounce import report, who
+from posthof_pod.bounce import report
 from posthof_pod.model import Body, Envelope, Notify, Origin, Outcome, Reason, Recipient, Status
 
 NOW = 1_790_000_000.0
@@ -298,26 +298,6 @@ def test_success_in_our_own_mailbox_is_delivered_without_a_remote_mta():
     assert group["Diagnostic-Code"].startswith("x-posthof; ")
     assert message["Subject"] == "Delivered: Lunch at noon"
     assert part(message, 2).get_content_type() == "text/rfc822-headers"
-
-
-def test_an_expanded_alias():
-    envelope = mail(*(Recipient(f"m{n}@x.test", notify=int(Notify.SUCCESS), original="all@b.test") for n in range(2)))
-    notice = who.expanded(envelope)
-    assert notice is not None
-    made = report.build(
-        notice,
-        envelope,
-        trace=TRACE,
-        content=CONTENT,
-        is_whole=True,
-        hostname="mx.test",
-        retry=Retry(),
-        now=NOW,
-        queue_id="l-3",
-    )
-    (_, group) = status(parsed(made))
-    assert (group["Action"], group["Final-Recipient"], group["Status"]) == ("expanded", "rfc822; all@b.test", "2.1.5")
-    assert "m0@x.test" not in made.body.decode()
 
 
 @pytest.mark.parametrize(

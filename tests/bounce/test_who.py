@@ -164,16 +164,3 @@ def test_double_bounces_go_where_the_configuration_says_else_to_the_first_domain
     assert who.double_bounce_address(config(lmtp, maildir, alias)) == "postmaster@b.test"
     assert who.double_bounce_address(config(alias, double_bounce_to="ops@x.test")) == "ops@x.test"
     assert who.double_bounce_address(config(alias)) == ""
-
-
-# ---------------------------------------------------------------- expanded
-
-
-def test_an_address_that_became_several_is_told_as_expanded_once():
-    members = tuple(Recipient(f"m{n}@x.test", notify=int(SUCCESS), original="all@b.test") for n in range(3))
-    single = Recipient("one@x.test", notify=int(SUCCESS), original="alias@b.test")
-    mail = Envelope(id="lane-1", sender="a@a.test", recipients=(single, *members), arrived=0.0, size=1)
-    notice = who.expanded(mail)
-    assert notice is not None
-    assert [(c.action, c.outcome.recipient) for c in notice.concerns] == [(Action.EXPANDED, 1)]
-    assert who.expanded(envelope(SUCCESS)) is None

@@ -123,10 +123,6 @@ _SAYS: dict[Action, tuple[str, str]] = {
         "Your message was delivered to this address:",
         "Your message was delivered to these addresses:",
     ),
-    Action.EXPANDED: (
-        "Your message was handed on to all members of this address:",
-        "Your message was handed on to all members of these addresses:",
-    ),
 }
 _DOUBLE = (
     "To the postmaster. A bounce, or other mail with the null sender, could not be delivered. Nobody else is told"
@@ -172,8 +168,6 @@ def _recipient(concern: Concern, envelope: Envelope, facts: Facts) -> str:
     name = fields.one_line(recipient.address)
     if recipient.original and recipient.original != recipient.address:
         name = f"{fields.one_line(recipient.original)} (which goes to {name})"
-    if concern.action is Action.EXPANDED:
-        name = fields.one_line(recipient.original)
     lines = ["  " + name]
     if concern.action in (Action.FAILED, Action.DELAYED):
         meaning, advice = explain(outcome)

@@ -43,7 +43,6 @@ _SUBJECTS = {
     Action.DELAYED: "Not delivered yet",
     Action.RELAYED: "Handed on",
     Action.DELIVERED: "Delivered",
-    Action.EXPANDED: "Handed on",
 }
 
 
@@ -273,7 +272,7 @@ def _group(concern: Concern, envelope: Envelope, *, is_global: bool, until: floa
     """The fields of one recipient (RFC 3464 2.3)."""
     action, outcome = concern
     recipient = envelope.recipients[outcome.recipient]
-    address = recipient.original if action is Action.EXPANDED else recipient.address
+    address = recipient.address
     lines: list[bytes] = []
     kind, _, original = recipient.orcpt.partition(";")
     if original and _ADDRESS_TYPE.fullmatch(kind):
@@ -285,7 +284,7 @@ def _group(concern: Concern, envelope: Envelope, *, is_global: bool, until: floa
     name = name.partition("[")[0] or name
     lines.append(_folded("Remote-MTA", name, "x-unix" if name.startswith("/") else "dns"))
     said = words.reply(outcome)
-    if said and action is not Action.EXPANDED:
+    if said:
         kind = "smtp" if outcome.code and outcome.host else "x-posthof"
         said = fields.one_line(said, DIAGNOSTIC) if is_global else _ascii(said, DIAGNOSTIC)
         lines.append(_folded("Diagnostic-Code", said, kind))

@@ -27,7 +27,7 @@ from typing import NamedTuple
 from posthof_crds.engine import EngineConfig
 from posthof_crds.mailboxes import MAILBOX_MODES
 from posthof_pod import fields
-from posthof_pod.model import Envelope, Notify, Origin, Outcome, Reason, Status
+from posthof_pod.model import Envelope, Notify, Origin, Outcome, Status
 
 DOUBLE = "double-bounce."
 """How the left side of the Message-ID of a double bounce begins. Only reports made here have Origin.REPORT too."""
@@ -40,7 +40,6 @@ class Action(enum.StrEnum):
     DELAYED = "delayed"
     RELAYED = "relayed"
     DELIVERED = "delivered"
-    EXPANDED = "expanded"
 
 
 class Concern(NamedTuple):
@@ -123,25 +122,6 @@ def _order(concern: Concern) -> tuple[int, int]:
 
 
 _ACTIONS = tuple(Action)
-
-
-def expanded(envelope: Envelope) -> Notice | None:
-    """The notice for NOTIFY=SUCCESS where a recipient became several (RFC 3461 5.2.7.3), None if none did.
-
-    For a house that does not pass SUCCESS on to the members; each alias is told once, with its first member's index.
-    """
-    if not envelope.sender:
-        return None
-    members: dict[str, list[int]] = {}
-    for n, recipient in enumerate(envelope.recipients):
-        if recipient.original and recipient.notify & Notify.SUCCESS:
-            members.setdefault(recipient.original, []).append(n)
-    concerns = tuple(
-        Concern(Action.EXPANDED, Outcome(ns[0], Status.RELAYED, Reason.RECEIVED, 250, "2.1.5", ""))
-        for ns in members.values()
-        if len(ns) > 1
-    )
-    return Notice(envelope.sender, concerns) if concerns else None
 
 
 def is_automatic(head: bytes) -> bool:
