@@ -89,13 +89,17 @@ class MTARoom:
         return when(look, says, self._pace)
 
     async def _hold(self, world: World, key: Key, mta: Raw) -> Raw:
-        """The MTA with the finalizer its policy asks for."""
+        """The MTA with the finalizer its policy asks for. Asked for afresh: the store keeps the version of the last
+        change that means something, and a patch of an older one is a conflict."""
         is_paused = PAUSED in (mta["metadata"].get("annotations") or {})
         if is_paused or deletion.step(mta, {}, (), None) is not Step.HOLD:
             return mta
-        held = await world.api.patch(key, deletion.change(mta, Step.HOLD))
+        fresh = await world.api.get(key.kind, key.namespace, key.name)
+        if fresh is None or deletion.step(fresh, {}, (), None) is not Step.HOLD:
+            return mta
+        held = await world.api.patch(key, deletion.change(fresh, Step.HOLD))
         world.store.put("MTA", held)
-        return held
+        return mta | {"metadata": held["metadata"]}
 
     async def _act(self, world: World, seen: Seen, plan: Plan | None, scaling: Decision | None) -> Outcome:
         if plan is None or seen.is_paused or not deletion.may_act(seen.mta):
@@ -120,7 +124,9 @@ class MTARoom:
             return
         if step is Step.DELETE and claim is not None:
             await world.api.delete(key_of(claim), uid=claim["metadata"]["uid"])
-        await world.api.patch(look.seen.key, deletion.change(mta, step))
+        fresh = await world.api.get("MTA", look.seen.key.namespace, look.seen.key.name)  # as in _hold
+        if fresh is not None and fresh["metadata"]["uid"] == look.seen.uid:
+            await world.api.patch(look.seen.key, deletion.change(fresh, step))
 
     async def _forget(self, key: Key, world: World) -> None:
         """It is gone; its children follow by themselves."""
