@@ -268,6 +268,22 @@ def test_a_second_stop_does_not_wait(tmp_path: Path) -> None:
     run(act)
 
 
+def test_who_is_killed_by_a_second_stop_is_not_replaced(tmp_path: Path) -> None:
+    async def act() -> None:
+        async with Supervised(tmp_path, hostname="stubborn.house.test") as house:
+            await house.ready()
+            killed = house.supervisor.crew.workers
+            house.supervisor.crew.kill()  # as the second stop does; their end may be seen before the first goes on
+            for worker in killed:
+                await asyncio.wait_for(worker.gone.wait(), 30)
+            house.supervisor.stop("first")
+            assert await asyncio.wait_for(asyncio.shield(house.running), 30) == 0
+        assert house.names().count("worker_started") == len(killed)
+        assert not {"warning", "worker_died"} & set(house.names())
+
+    run(act)
+
+
 def test_systemd_is_told_when_it_is_up_reloads_and_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def act() -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:

@@ -217,7 +217,8 @@ class Crew:
         return len(late)
 
     def kill(self) -> None:
-        """The second Ctrl-C."""
+        """The second Ctrl-C. Nobody takes the place of who ends by it."""
+        self.is_stopping = True
         for worker in self.workers:
             worker.kill()
 
