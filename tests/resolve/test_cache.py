@@ -184,3 +184,21 @@ def test_memory_is_bounded_and_the_oldest_leave():
         assert len(cache._results) == 9
 
     play(story)
+
+
+def test_large_texts_of_strangers_leave_for_others() -> None:
+    async def main() -> None:
+        async def query(name: str, kind: str) -> Answer:
+            return Answer(True, (Record(name, kind, 300, b"x" * 1000),), 60)
+
+        cache = Cache(query, octets=5000)
+        for n in range(50):
+            await cache.lookup(f"{n}.test", "TXT", 0.0)
+        await cache.lookup("49.test", "TXT", 1000.0)  # anew in the same place
+        kept = [n for n in range(50) if cache.peek(f"{n}.test", "TXT", 1.0) is not None]
+        assert kept == [45, 46, 47, 48, 49]
+        cache.clear()
+        await cache.lookup("again.test", "TXT", 0.0)
+        assert cache.peek("again.test", "TXT", 1.0) is not None
+
+    run(main)

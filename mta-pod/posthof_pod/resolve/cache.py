@@ -8,7 +8,8 @@ Rules
 - A failure is remembered for 2 s (RFC 9520): a storm of mail to a domain with broken DNS asks once.
 - Serve stale (RFC 8767): an answer that ran out is asked for again; if that fails or takes longer than 1.8 s, the old
   one serves, for up to 3 days. Only what exists is served stale: an old "does not exist" would bounce mail.
-- The oldest entries leave when there are more than `size`.
+- The oldest entries leave when there are more than `size`, or more than `octets` of texts in them (TXT records are what
+  strangers may make large).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ LONGEST_NEGATIVE = 3600.0
 FAILED_FOR = 2.0
 STALE_FOR = 3 * 86400.0
 STALE_AFTER = 1.8  # seconds a caller waits for a fresh answer when there is an old one
+OCTETS = 16 << 20  # of texts that are kept
 STALE_AGAIN = 30.0  # an old answer that served counts as fresh for so long
 
 
@@ -41,9 +43,12 @@ class Result(NamedTuple):
 class Cache:
     """Answers by (name, kind)."""
 
-    def __init__(self, query: Callable[[str, str], Awaitable[Answer]], *, size: int = 20_000) -> None:
+    def __init__(
+        self, query: Callable[[str, str], Awaitable[Answer]], *, size: int = 20_000, octets: int = OCTETS
+    ) -> None:
         self._query = query
-        self._size = size
+        self._size, self._most = size, octets
+        self._octets = 0  # of texts, in what is kept
         self._results: dict[tuple[str, str], Result] = {}
         self._flights: dict[tuple[str, str], asyncio.Task[Result]] = {}
 
@@ -71,6 +76,7 @@ class Cache:
     def clear(self) -> None:
         """Forget everything, flights excepted."""
         self._results.clear()
+        self._octets = 0
 
     async def _fetch(self, key: tuple[str, str], now: float) -> Result:
         loop = asyncio.get_running_loop()
@@ -97,10 +103,20 @@ class Cache:
             flight.exception()  # whoever waited has it; nobody may have
 
     def _keep(self, key: tuple[str, str], result: Result) -> None:
-        self._results.pop(key, None)
+        self._drop(key)
         self._results[key] = result
-        while len(self._results) > self._size:
-            del self._results[next(iter(self._results))]
+        self._octets += _octets(result)
+        while len(self._results) > self._size or self._octets > self._most:
+            self._drop(next(iter(self._results)))
+
+    def _drop(self, key: tuple[str, str]) -> None:
+        old = self._results.pop(key, None)
+        if old is not None:
+            self._octets -= _octets(old)
+
+
+def _octets(result: Result) -> int:
+    return sum(len(record.data) for record in result.records if isinstance(record.data, bytes | str))
 
 
 def _checked(result: Result) -> Result:
