@@ -8,8 +8,8 @@ Rules
 - A failure is remembered for 2 s (RFC 9520): a storm of mail to a domain with broken DNS asks once.
 - Serve stale (RFC 8767): an answer that ran out is asked for again; if that fails or takes longer than 1.8 s, the old
   one serves, for up to 3 days. Only what exists is served stale: an old "does not exist" would bounce mail.
-- The oldest entries leave when there are more than `size`, or more than `octets` of texts in them (TXT records are what
-  strangers may make large).
+- The oldest entries leave when there are more than `size`, or more than `octets` of texts in them (TXT records are
+  what strangers may make large).
 """
 
 from __future__ import annotations
