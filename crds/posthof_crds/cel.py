@@ -200,7 +200,8 @@ _NARROW = (
 )
 _PODS = (
     "has(self.match.namespaces) || has(self.match.podSelector) || "
-    "has(self.match.certificates) && self.match.certificates.size() > 0"
+    "has(self.match.certificates) && self.match.certificates.size() > 0 || "
+    "has(self.match.credentials) && self.match.credentials.size() > 0"
 )
 _NAMED = (
     "(has(self.match.recipients) && self.match.recipients.size() > 0 && self.match.recipients.all(r, r != '<>' && "
@@ -459,21 +460,14 @@ RULES: dict[type[BaseModel], tuple[Rule, ...]] = {
         ),
     ),
     maildomain.Inbound: _INBOUND,
-    relaypolicy.Match: (
-        Rule(
-            "match-roles",
-            "!has(self.listenerRoles) || self.listenerRoles.all(r, r in ['MX', 'Internal'])",
-            "there is no such listener: it needs server-side AUTH, which does not exist yet. Write Internal or MX.",
-        ),
-    ),
     relaypolicy.Action: _ACTION,
     relaypolicy.RelayPolicySpec: (
         Rule(
             "policy-bounded",
             f"!(self.action.type in ['Direct', 'Smarthost', 'LMTP']) || has(self.match) && ({_PODS} || {_NARROW} || "
             f"{_NAMED})",
-            "this would be an open relay. Write match.namespaces, podSelector or clients for those who may relay, or "
-            "recipients with their domains.",
+            "this would be an open relay. Write match.namespaces, podSelector, credentials or clients for those who "
+            "may relay, or recipients with their domains.",
         ),
         Rule(
             "policy-password",

@@ -44,6 +44,7 @@ def tell(stage: Stage, primary: Zone) -> None:
 
     stage.step("DKIM keys are made and published; mail is signed once the servers show them")
     stage.until_condition("MailDomain", "traffic-test", DKIMReady="True", wanted=40)
+    stage.until("mail is signed", lambda: is_signed_anew(stage, sink, set()), wanted=10)
     check(stage, primary, sent(stage, sink), 1)
     selectors = keys(stage)
 
