@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -17,7 +18,7 @@ from cryptography.x509.oid import NameOID
 
 from kit.apiserver import ApiServer
 from kit.pod import Pod
-from posthof_crds.engine import Action, ActionKind, HopKind, Match, NextHop, Rule, SecretRef
+from posthof_crds.engine import Action, ActionKind, HopKind, Match, NextHop, Outbound, Rule, SecretRef, SigningKey
 
 CERT, KEY = "mail/edge-tls/tls.crt", "mail/edge-tls/tls.key"
 
@@ -168,3 +169,21 @@ def test_a_login_that_is_not_there_yet_keeps_its_mail_and_nobody_elses(pod: Pod)
     pod.until(lambda: not pod.report().get("refused"), "the login is known")
     pod.run("queue", "flush", "--all")
     pod.until(lambda: "AuthFailed" not in pod.run("queue", "list").stdout, "another reason")
+
+
+def test_keys_that_sign_reach_the_workers(pod: Pod) -> None:
+    signing = SigningKey(name="mail/k", selector="s1", secret=SecretRef(name="mail/k-dkim", key="private.pem"))
+    config = pod.config(workers=1)
+    domain = msgspec.structs.replace(config.domains["ours.test"], outbound=Outbound(dkim=(signing,)))
+    pod.configure(msgspec.structs.replace(config, domains={"ours.test": domain}), keys={})
+    pod.start()
+    pod.until_ready()
+    assert "mail/k-dkim/private.pem" in str(pod.report()["refused"])
+    assert any("ours.test is not signed" in one["detail"] for one in pod.events("warning"))
+    pem = rsa.generate_private_key(65537, 2048).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    told = len(pod.events("warning"))
+    pod.put_keys({"mail/k-dkim/private.pem": pem})
+    pod.until(lambda: not pod.report().get("refused"), "the key is known")
+    assert not any("not signed" in one["detail"] for one in pod.events("warning")[told:])

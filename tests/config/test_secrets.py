@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from kit.manifests import compiled, loaded, manifest, mta, policy, secret
-from posthof_crds.engine import SecretRef
-from posthof_pod.config.secrets import Secrets, gather, key, refs
+from posthof_crds.engine import Domain, InboundMode, Outbound, SecretRef, SigningKey
+from posthof_pod.config.secrets import Secrets, gather, key, of_config, refs
 
 REF = SecretRef(name="login", key="password")
 OUT = policy(
@@ -30,6 +31,19 @@ def test_a_config_s_secrets_are_gathered_by_name_and_key() -> None:
         "pair/tls.crt": b"C",
         "pair/tls.key": b"K",
     }
+
+
+def test_the_quick_way_finds_the_secrets_of_domains_rules_listeners_and_certificates() -> None:
+    config = compiled(OUT, CERT, *SECRETS)
+    key_ = SigningKey(name="k", selector="s1", secret=SecretRef(name="k-dkim", key="private.pem"))
+    outbound = Outbound(dkim=(key_,), srs=SecretRef(name="srs", key="a"), batv=SecretRef(name="batv", key="b"))
+    domain = Domain(name="d", domain="d.test", mode=InboundMode.REJECT, outbound=outbound)
+    listener = msgspec.structs.replace(config.listeners[0], client_ca=SecretRef(name="ca", key="ca.crt"))
+    config = msgspec.structs.replace(config, domains={"d.test": domain}, listeners=(listener,))
+    assert set(of_config(config)) == set(refs(config))
+    assert {"k-dkim/private.pem", "srs/a", "batv/b", "ca/ca.crt", "login/username"} <= set(
+        map(key, of_config(config))
+    )
 
 
 def test_a_store_gives_bytes_and_text() -> None:

@@ -225,8 +225,7 @@ class ClusterSource:
             return Arrived(None, "", {}, [f"the configuration cannot be used: {error}"], [])
         known, complaints = self._known_keys()
         complaints += self._trouble.values()
-        named = (config.rules, tuple(config.certificates.values()), tuple(config.credentials.values()))
-        wanted = dict.fromkeys(map(secrets.key, secrets.refs(named)))
+        wanted = dict.fromkeys(map(secrets.key, secrets.of_config(config)))
         missing = [name for name in wanted if name not in known]
         if missing:
             rest = self._since + GRACE - self._clock()

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 
-from posthof_crds.engine import SecretRef
+from posthof_crds.engine import EngineConfig, SecretRef
 
 
 class Secrets:
@@ -78,6 +78,16 @@ def refs(part: object) -> Iterator[SecretRef]:
     elif isinstance(part, dict):
         for each in part.values():
             yield from refs(each)
+
+
+def of_config(config: EngineConfig) -> Iterator[SecretRef]:
+    """As `refs`, and quicker: of ten thousand domains only how their mail leaves is looked at, where secrets are."""
+    for name in config.__struct_fields__:
+        if name != "domains":
+            yield from refs(getattr(config, name))
+    for domain in config.domains.values():
+        if domain.outbound is not None:
+            yield from refs(domain.outbound)
 
 
 def gather(part: object, find: Callable[[SecretRef], bytes]) -> dict[str, bytes]:
