@@ -25,6 +25,8 @@ def story(stage: Stage) -> None:
 
 def tell(stage: Stage, primary: Zone) -> None:
     traffic, sink = stage.world()
+    letters = Sink(stage, "letters")  # whose mails are read; of the traffic's thousands only the first ones are kept
+    letters.ready()
     public = {"name": "mx", "role": "MX", "port": 25, "tls": {"certRefs": [{"name": "edge"}]}}
     internal = {"name": "relay", "role": "Internal", "port": 2500}
     stage.apply(
@@ -33,6 +35,7 @@ def tell(stage: Stage, primary: Zone) -> None:
         manifests.on_many_nodes(spec={"listeners": [public, internal]}),
         signed(primary, 2048),
         stage.relayed("steady.test"),
+        stage.relayed("letters.test", "letters"),
     )
     stage.running(replicas=2)
 
@@ -44,8 +47,8 @@ def tell(stage: Stage, primary: Zone) -> None:
 
     stage.step("DKIM keys are made and published; mail is signed once the servers show them")
     stage.until_condition("MailDomain", "traffic-test", DKIMReady="True", wanted=40)
-    stage.until("mail is signed", lambda: is_signed_anew(stage, sink, set()), wanted=10)
-    check(stage, primary, sent(stage, sink), 1)
+    stage.until("mail is signed", lambda: is_signed_anew(stage, letters, set()), wanted=10)
+    check(stage, primary, sent(stage, letters), 1)
     selectors = keys(stage)
 
     stage.step("under traffic another kind of key is wanted for TLS, and a longer one for DKIM")
@@ -70,8 +73,8 @@ def tell(stage: Stage, primary: Zone) -> None:
 
     stage.step("the new DKIM key signs, the old one's record stays for what is on its way")
     stage.until("another DKIM key signs", lambda: keys(stage) > selectors, wanted=60)
-    stage.until("mail is signed by the new key", lambda: is_signed_anew(stage, sink, selectors), wanted=30)
-    check(stage, primary, sent(stage, sink), 1)
+    stage.until("mail is signed by the new key", lambda: is_signed_anew(stage, letters, selectors), wanted=30)
+    check(stage, primary, sent(stage, letters), 1)
 
     stage.step("the old TLSA record goes; nobody noticed anything")
     stage.until("only the new keys' records stand", lambda: len(primary.texts(stage, name, "TLSA")) == 2, wanted=90)
@@ -103,12 +106,12 @@ def signed(primary: Zone, bits: int) -> dict[str, object]:
     )
 
 
-def sent(stage: Stage, sink: Sink) -> str:
+def sent(stage: Stage, letters: Sink) -> str:
     """The text of a mail that a pod of ours sent through the internal listener."""
-    key, reply = stage.world()[0].send("edge-internal", "x@steady.test", port=2500)
+    key, reply = stage.world()[0].send("edge-internal", "x@letters.test", port=2500)
     stage.expect(reply.startswith("250"), f"a pod's mail should be taken: {reply}")
-    stage.until("it has arrived", lambda: sink.has(key))
-    return str(sink.mails(key)[0]["text"])
+    stage.until("it has arrived", lambda: letters.has(key))
+    return str(letters.mails(key)[0]["text"])
 
 
 def check(stage: Stage, primary: Zone, text: str, signatures: int) -> None:
@@ -130,8 +133,8 @@ def keys(stage: Stage) -> set[str]:
     return {str(one["spec"]["selector"]) for one in found if (one.get("status") or {}).get("activeSince")}
 
 
-def is_signed_anew(stage: Stage, sink: Sink, before: set[str]) -> bool:
-    text = sent(stage, sink)
+def is_signed_anew(stage: Stage, letters: Sink, before: set[str]) -> bool:
+    text = sent(stage, letters)
     return any(f"s={selector};" in text.replace(" ", "") for selector in keys(stage) - before)
 
 
