@@ -186,9 +186,19 @@ class _Probe:
             winners = self._race(f"name-{n}")
             if len(winners) != 1:
                 raise _Broken(f"{len(winners)} of two callers were told that they made it")
+            for late in (self._here, self._there):
+                self._refuses(late, f"name-{n}")
             seen = {one.readlink(f"name-{n}") for one in (self._here, self._there)}
             if seen != set(winners):
                 raise _Broken(f"{winners[0]} made it, and it says {' and '.join(sorted(seen))}")
+
+    def _refuses(self, volume: Volume, path: str) -> None:
+        """Whoever comes late is told so, and not only in a race that this one may happen to win."""
+        try:
+            volume.symlink("late", path)
+        except FileExistsError:
+            return
+        raise _Broken("a caller that came late was told that it made it")
 
     def _race(self, path: str) -> list[str]:
         """Two callers make one name; who was told that it did."""
