@@ -4,5 +4,5 @@ authority for them. Values and one client; who stores what, and where, is its ca
     pair     a chain and its key, judged         issue    keys, requests, certificates made here
     acme     an order at an ACME server          renewal  when a successor is made, and when not
     solvers  how names are proven to it
-    zone     records put into a zone, and seen there
+    zone     records put into a zone, and seen there    background  work that blocks for minutes
 """

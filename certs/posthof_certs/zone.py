@@ -78,18 +78,25 @@ def remove(server: Server, records: Sequence[Record]) -> None:
     _change(server, records, is_there=False)
 
 
-def lacking(records: Sequence[Record], resolver: Sequence[str] = (), *, port: int = 53) -> list[str]:
-    """Which servers of the records' zones do not show them yet: "ns.example.org (192.0.2.1) has no TXT ...". Empty:
-    all do. `resolver`: who is asked for the zone and its servers ("address" or "address@port"); empty: the system's.
-    `port`: of the authoritative servers. Raises Unpublished when a zone has no servers that can be found."""
+def unseen(records: Sequence[Record], resolver: Sequence[str] = (), *, port: int = 53) -> dict[Record, list[str]]:
+    """The records that some server of their zones does not show yet, and which do not: "ns.example.org (192.0.2.1)
+    has no TXT ...". `resolver`: who is asked for the zone and its servers ("address" or "address@port"); empty: the
+    system's. `port`: of the authoritative servers. Raises Unpublished when a zone has no servers that can be
+    found."""
     asked = _resolver(resolver)
-    found: list[str] = []
+    found: dict[Record, list[str]] = {}
     for name in sorted({record.name for record in records}):
         wanted = [record for record in records if record.name == name]
         for host, address in servers(name, asked):
-            missing = [record for record in wanted if not _shows(address, port, record)]
-            found += [f"{host} ({address}) has no {one.type} {one.name}" for one in missing]
+            for one in wanted:
+                if not _shows(address, port, one):
+                    found.setdefault(one, []).append(f"{host} ({address}) has no {one.type} {one.name}")
     return found
+
+
+def lacking(records: Sequence[Record], resolver: Sequence[str] = (), *, port: int = 53) -> list[str]:
+    """`unseen`, for people. Empty: all servers show all of them."""
+    return [text for texts in unseen(records, resolver, port=port).values() for text in texts]
 
 
 def await_seen(

@@ -15,12 +15,12 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
+from posthof_certs.background import background
 from posthof_crds.engine import EngineConfig
 from posthof_crds.ports import container_port
 from posthof_pod.admin.challenges import Challenges
 from posthof_pod.admin.orders import Orders
 from posthof_pod.admin.prepare import http01_ports
-from posthof_pod.admin.thread import in_thread
 from posthof_pod.config.secrets import key
 
 EVERY = 60.0  # seconds between looks at what is due
@@ -107,7 +107,7 @@ class Authorities:
 
         while True:
             tend = partial(self._orders.tend, *self._in_force(), time.time(), warn)
-            if await in_thread(tend):
+            if await asyncio.wrap_future(background(tend)):
                 await self._renewed()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ordering.wait(), EVERY)

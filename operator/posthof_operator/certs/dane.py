@@ -11,17 +11,18 @@ Rules of this file
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
 
 from posthof_certs import pair, zone
+from posthof_certs.background import background
 from posthof_certs.pair import Pair, time_text, unix_time
 from posthof_certs.zone import Key as TSIGKey
 from posthof_certs.zone import Record, Server, Unpublished
 from posthof_crds.reasons import Condition, Reason
-from posthof_operator.certs.orders import in_thread
 from posthof_operator.certs.wish import Dane, Wish
 from posthof_operator.conditions import Said, said
 from posthof_operator.resources import Key, Raw
@@ -195,16 +196,12 @@ class Publisher:
 
     async def _look(self, shall: list[Record], world: Surroundings) -> tuple[list[Record], list[str], str]:
         """What some server does not show, in values and in words; and why it is not known."""
-        missing, words = list[Record](), list[str]()
+        ask = partial(zone.unseen, shall, world.resolver, port=world.port)
         try:
-            for record in shall:
-                lacking = await in_thread(partial(zone.lacking, [record], world.resolver, port=world.port))
-                if lacking:
-                    missing.append(record)
-                    words += lacking
+            found = await asyncio.wrap_future(background(ask))
         except Unpublished as error:
             return shall, [], str(error)
-        return missing, words, ""
+        return list(found), [text for texts in found.values() for text in texts], ""
 
     async def _publish(
         self,
@@ -221,9 +218,9 @@ class Publisher:
                 await world.endpoint(records)
             elif dane.update is not None:
                 server = await _server(dane, world.text)
-                await in_thread(lambda: zone.add(server, records))
+                await asyncio.wrap_future(background(partial(zone.add, server, records)))
                 if gone:
-                    await in_thread(lambda: zone.remove(server, gone))
+                    await asyncio.wrap_future(background(partial(zone.remove, server, gone)))
         except (Unpublished, LookupError) as error:
             return str(error.args[0])
         return ""

@@ -9,14 +9,14 @@ Rules of this file
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import threading
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, NamedTuple, TypeVar, cast
+from functools import partial
+from typing import Any, NamedTuple
 
 from posthof_certs import acme, zone
 from posthof_certs.acme import Account, Advice, Proof, Refused
+from posthof_certs.background import background
 from posthof_certs.pair import Pair
 from posthof_certs.solvers import records
 from posthof_certs.zone import Record, Unpublished
@@ -24,8 +24,6 @@ from posthof_operator.resources import Key
 
 AT_ONCE = 4  # orders that run at one time
 ADVICE_AGAIN = 6 * 3600.0  # seconds until an authority that did not answer is asked for advice again
-
-T = TypeVar("T")
 
 log = logging.getLogger("posthof_operator.certificates")
 
@@ -75,7 +73,7 @@ class Orders:
         async def work() -> None:
             try:
                 async with self._slots:
-                    ended = await in_thread(lambda: _order(account, names, private, solver))
+                    ended = await asyncio.wrap_future(background(partial(_order, account, names, private, solver)))
             except Exception as error:
                 log.exception("an order for %s broke", key)
                 ended = Ended(refused=Refused(f"the order broke: {type(error).__name__}: {error}"))
@@ -115,32 +113,6 @@ def _order(account: Account, names: Sequence[str], private: bytes, solver: acme.
         return Ended(pair=acme.obtain(account, names, private, solver))
     except Refused as error:
         return Ended(refused=error)
-
-
-async def in_thread(work: Callable[[], T]) -> T:
-    """In a thread that does not keep the process from ending, as those of the loop's own pool would."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-
-    def tell(result: T | None, error: BaseException | None) -> None:
-        if done.cancelled():
-            return
-        if error is not None:
-            done.set_exception(error)
-        else:
-            done.set_result(cast(T, result))
-
-    def run() -> None:
-        result, error = None, None
-        try:
-            result = work()
-        except BaseException as raised:
-            error = raised
-        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits
-            loop.call_soon_threadsafe(tell, result, error)
-
-    threading.Thread(target=run, name="order", daemon=True).start()
-    return await done
 
 
 # -- how names are proven --------------------------------------------------------------------------------------------
