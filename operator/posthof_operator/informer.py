@@ -4,6 +4,7 @@ Rules of this file (measured in kopf 1.45, each has its test)
 - `on.event` handlers only, and they only take note: errors in them are swallowed. No kopf state on any object: no
   annotation, no finalizer, no write.
 - An explicit registry and explicit settings: nothing global, several operators in one process are possible.
+- kopf takes the finalizer of its settings away wherever no handler of it wants it: its name is never one of ours.
 - Selectors are set under tuple keys; the documented `group/plural` text does nothing.
 - No scanning (it would list CRDs and namespaces), no peering (it is no leader election), no posting of events.
 - What vanished while a watch was down is never told: `relist` finds it.
@@ -22,12 +23,13 @@ import kopf
 from posthof_operator.access import Access
 from posthof_operator.api import Api
 from posthof_operator.metrics import Metrics
-from posthof_operator.resources import FINALIZER, GROUP, MTA_LABEL, OWNED, RESOURCES, Raw, key_of
+from posthof_operator.resources import GROUP, MTA_LABEL, OWNED, RESOURCES, Raw, key_of
 from posthof_operator.settings import Settings
 from posthof_operator.store import Store
 from posthof_operator.watches import Found, Subject, compare, in_namespaces
 
 CANARY = f"{GROUP}/canary"
+NOT_OURS = f"{GROUP}/nobodys"  # what kopf would put on objects if a handler of it asked for that; none does
 
 SUBJECTS = (
     Subject("MTA", is_metadata_only=False),
@@ -137,7 +139,7 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.networking.error_backoffs = [0.5, 1, 2, 5]
     settings.queueing.worker_limit = None
     settings.queueing.idle_timeout = 1.0
-    settings.persistence.finalizer = FINALIZER
+    settings.persistence.finalizer = NOT_OURS
     settings.process.ultimate_exiting_timeout = 25
     settings.execution.max_workers = 1
     selectors = settings.watching.label_selectors

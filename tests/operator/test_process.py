@@ -11,6 +11,7 @@ import aiohttp
 from kit.fakeapi import FakeApi, until
 from kit.operated import NS, domain, is_, mta
 from kit.operator_process import process
+from posthof_operator.resources import FINALIZER
 
 
 def holder(server: FakeApi) -> str:
@@ -45,6 +46,23 @@ def test_kopf_sees_everything_writes_nothing_and_asks_with_selectors(tmp_path: P
                 one.send_signal(signal.SIGTERM)
                 assert await one.wait() == 0
                 assert holder(server) == ""
+
+    asyncio.run(story())
+
+
+def test_the_finalizer_of_an_mta_whose_mail_goes_with_it_stands_and_is_written_once(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with FakeApi() as server:
+            server.put(mta(spool={"deletionPolicy": "Delete"}))
+            async with process(server, tmp_path):
+                await until(lambda: server.get("Deployment", "edge", NS))
+                for name in ("acme", "beta", "gamma"):  # each is a change of the MTA's status, told by its watch
+                    server.put(domain(name))
+                    await until(lambda name=name: is_(server, "MailDomain", name, "Accepted"))
+                await until(lambda: server.get("MTA", "edge", NS)["status"]["domains"] == 3)
+                patched = [one for one in server.requests if (one.verb, one.kind) == ("patch", "MTA")]
+                assert server.get("MTA", "edge", NS)["metadata"]["finalizers"] == [FINALIZER]
+                assert len(patched) == 1
 
     asyncio.run(story())
 
