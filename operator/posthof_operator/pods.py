@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterable, Iterator
 
 from posthof_operator.reports import PodAddress
 from posthof_operator.resources import Raw
 
+TELLING = 5.0  # seconds from a pod's readiness until every node's Service leads to it, with room to spare
 _ENDED = ("Succeeded", "Failed")
 _WAITS_LONG = ("ContainerCreating", "PodInitializing")  # how every pod begins
 
@@ -29,6 +31,16 @@ def is_ready(pod: Raw) -> bool:
     return is_alive(pod) and any(
         one["type"] == "Ready" and one["status"] == "True" for one in _status(pod).get("conditions") or ()
     )
+
+
+def is_reached(pod: Raw, now: datetime.datetime) -> bool:
+    """Whether a Service leads to it by now: it is ready, and has been for as long as it takes to tell the nodes."""
+    said = (one for one in _status(pod).get("conditions") or () if one["type"] == "Ready" and one["status"] == "True")
+    ready = next(said, None) if is_alive(pod) else None
+    if ready is None:
+        return False
+    since = ready.get("lastTransitionTime")
+    return since is None or (now - datetime.datetime.fromisoformat(since)).total_seconds() >= TELLING
 
 
 def addresses(pods: Iterable[Raw]) -> list[PodAddress]:

@@ -25,7 +25,7 @@ from posthof_operator.certs.asking import Asker, unusable
 from posthof_operator.certs.plan import Do, Finding, Plan, Snapshot, maker, next_key_of, plan
 from posthof_operator.certs.status import Service
 from posthof_operator.certs.wish import Source, Unreadable, Wish, wish_of
-from posthof_operator.pods import is_alive
+from posthof_operator.pods import is_alive, is_reached
 from posthof_operator.resources import (
     MANAGED_BY,
     MANAGER,
@@ -315,21 +315,22 @@ def service_of(key: Key, world: World) -> Service:
         is_used = True
         is_known = is_known and mta in world.reports
         reports = world.reports.get(mta, {})
-        for pod in _living(mta, world):
-            served = reports[pod].certificates.get(key.name) if pod in reports else None
-            pods[pod] = served.serial if served else ""
-            if pod in reports and key.name in reports[pod].challenges:
-                answering.add(pod)
+        for name, pod in _living(mta, world):
+            served = reports[name].certificates.get(key.name) if name in reports else None
+            pods[name] = served.serial if served else ""
+            if name in reports and key.name in reports[name].challenges and is_reached(pod, world.now()):
+                answering.add(name)
     return Service(pods, is_used, is_known, frozenset(answering))
 
 
-def _living(mta: Key, world: World) -> list[str]:
-    """The names of the MTA's pods, but for those that end."""
-    return [
-        pod.name
+def _living(mta: Key, world: World) -> list[tuple[str, Raw]]:
+    """The MTA's pods by name, but for those that end."""
+    found = [
+        (pod.name, held.raw())
         for pod, held in world.store.all("Pod", mta.namespace)
-        if held.labels.get(MTA_LABEL) == mta.name and is_alive(held.raw())
+        if held.labels.get(MTA_LABEL) == mta.name
     ]
+    return [(name, raw) for name, raw in found if is_alive(raw)]
 
 
 def _names(mta: Raw, certificate: str) -> bool:

@@ -26,7 +26,7 @@ _WORKING = frozenset({Reason.ISSUING, Reason.RENEWING})
 class Service(NamedTuple):
     """Who should serve it: `pods` of the MTAs that name it, with the serial each reports ("" for none); `is_used`:
     whether an MTA names it at all; `is_known`: whether pods have been asked since this process began; `answering`:
-    those of the pods that answer an ACME server for it."""
+    those of the pods that answer an ACME server for it, and can be reached."""
 
     pods: Mapping[str, str]
     is_used: bool

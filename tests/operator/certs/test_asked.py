@@ -26,12 +26,14 @@ from posthof_certs.solvers import records
 from posthof_crds.report import Report, ServedCertificate
 from posthof_operator.certs import orders
 from posthof_operator.certs.reconcile import Certificates
+from posthof_operator.pods import TELLING
 from posthof_operator.resources import Key
 from posthof_operator.settings import Settings
 from posthof_operator.world import World
 
 NS = "mail"
 CERT = Key("TLSCert", NS, "mx")
+POD = Key("Pod", NS, "edge-0")
 SECRET = base64.b64encode(b"0123456789abcdef0123456789abcdef").decode()
 
 
@@ -44,7 +46,7 @@ class Place:
         body = {"dnsNames": ["mx.example.org"], "issuer": issuer} | spec
         self.server.put({"apiVersion": "posthof.dev/v1alpha1", "kind": "TLSCert", "metadata": metadata, "spec": body})
 
-    def mta(self) -> None:
+    def mta(self, *, ready_since: float | None = 0.0) -> None:
         """One whose listener names it, with a pod that answers for it, and serves what `serial` says."""
         listener = {"name": "smtp", "role": "MX", "port": 25, "tls": {"certRefs": [{"name": "mx"}]}}
         spec = {"hostname": "mx.example.org", "listeners": [listener]}
@@ -60,6 +62,13 @@ class Place:
                 "status": {"phase": "Running"},
             }
         )
+        self.pod_ready(ready_since)
+
+    def pod_ready(self, since: float | None) -> None:
+        """`since`: seconds of the clock; None: it runs and is not ready yet."""
+        when = datetime.datetime.fromtimestamp(since or 0.0, datetime.UTC).isoformat()
+        said = [] if since is None else [{"type": "Ready", "status": "True", "lastTransitionTime": when}]
+        self.server.set_status("Pod", "edge-0", NS, {"phase": "Running", "conditions": said})
 
     def reported(self, *, answers: bool, serial: str = "") -> None:
         served = {"mx": ServedCertificate(serial=serial, not_after=0.0)} if serial else {}
@@ -116,17 +125,26 @@ def by_http(ca: Pebble) -> dict[str, Any]:
 
 def test_a_certificate_is_ordered_once_the_pods_answer_for_it(ca: Pebble) -> None:
     async def story() -> None:
-        async with place() as at:
+        clock = Clock()
+        async with place(clock=clock) as at:
             at.put(by_http(ca))
             await at.ready("ChallengeFailed", "False")
             assert "No listener of an MTA names it" in at.condition("Ready")[2]
-            at.mta()
+            at.mta(ready_since=None)
             at.reported(answers=False)
             await until(lambda: "1 of 1 pods do not answer" in at.condition("Ready")[2])
             assert at.condition("Reconciling")[0] == "True"
             word = at.data("acme-account", "thumbprint").decode()
+            at.reported(answers=True)  # to us it does, and no Service leads to it yet
+            await until(lambda: at.world.queue.is_idle)
+            at.pod_ready(clock().timestamp())
+            await until(lambda: (at.world.store.get(POD) or {})["status"].get("conditions"))
+            at.look()
+            await until(lambda: at.world.queue.is_idle)
+            assert "1 of 1 pods do not answer" in at.condition("Ready")[2]
+            clock.forward(seconds=TELLING)
             with answering(ca.http_port, word):
-                at.reported(answers=True)
+                at.look()
                 await at.ready("Issued")
             made = at.stored
             assert made is not None
