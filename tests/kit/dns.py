@@ -284,25 +284,25 @@ def find_knot() -> str | None:
 
 
 @contextlib.contextmanager
-def knot(folder: Path, zones: Mapping[str, str], *, key: tuple[str, str] | None = None) -> Iterator[str]:
+def knot(
+    folder: Path, zones: Mapping[str, str], *, key: tuple[str, str] | None = None, at: str = "127.0.0.1@0"
+) -> Iterator[str]:
     """Run a real knotd below `folder` with these zones (name -> lines of a zone file, without SOA and NS).
-    `key`: name and secret (base64) of an hmac-sha256 TSIG key that may update them.
+    `key`: name and secret (base64) of an hmac-sha256 TSIG key that may update them. `at`: port 0 is any that is free.
 
-    Yields "127.0.0.1@port". Knot answers with authority only: a name outside its zones is REFUSED. The caller
+    Yields "address@port". Knot answers with authority only: a name outside its zones is REFUSED. The caller
     checks `find_knot()` first and skips the test without it.
     """
     binary = find_knot()
     if binary is None:
         raise FileNotFoundError(KNOT_MISSING)
+    address, _, wanted = at.partition("@")
     for _ in range(5):
-        udp, tcp = _bind_both(0)
-        port = udp.getsockname()[1]
-        udp.close()
-        tcp.close()
-        process = _start_knot(binary, folder, zones, port, key)
+        port = int(wanted) or _free_port()
+        process = _start_knot(binary, folder, zones, (address, port), key)
         try:
-            if _wait_for_knot(process, port, next(iter(zones))):
-                yield f"127.0.0.1@{port}"
+            if _wait_for_knot(process, (address, port), next(iter(zones))):
+                yield f"{address}@{port}"
                 return
         finally:
             process.terminate()
@@ -310,8 +310,14 @@ def knot(folder: Path, zones: Mapping[str, str], *, key: tuple[str, str] | None 
     raise OSError("knotd did not start: " + (folder / "knot.log").read_text(errors="replace"))
 
 
+def _free_port() -> int:
+    udp, tcp = _bind_both(0)
+    with udp, tcp:
+        return int(udp.getsockname()[1])
+
+
 def _start_knot(
-    binary: str, folder: Path, zones: Mapping[str, str], port: int, key: tuple[str, str] | None
+    binary: str, folder: Path, zones: Mapping[str, str], at: tuple[str, int], key: tuple[str, str] | None
 ) -> subprocess.Popen[bytes]:
     (folder / "db").mkdir(parents=True, exist_ok=True)
     keys, may_update = "", ""
@@ -320,14 +326,14 @@ def _start_knot(
         keys += f"acl:\n  - id: updates\n    key: {key[0]}\n    action: update\n"
         may_update = "\n    acl: updates"
     lines = [
-        f'server:\n    rundir: "{folder}"\n    listen: 127.0.0.1@{port}\n    udp-workers: 1\n    tcp-workers: 1',
+        f'server:\n    rundir: "{folder}"\n    listen: {at[0]}@{at[1]}\n    udp-workers: 1\n    tcp-workers: 1',
         f'database:\n    storage: "{folder}/db"\n    journal-db-max-size: 16M',
         f'{keys}log:\n  - target: stderr\n    any: info\ntemplate:\n  - id: default\n    storage: "{folder}"\nzone:',
     ]
     for zone, text in zones.items():
         (folder / f"{zone}.zone").write_text(
             f"$ORIGIN {zone}.\n$TTL 300\n@ SOA ns.{zone}. hostmaster.{zone}. 1 3600 600 86400 60\n"
-            f"@ NS ns.{zone}.\nns A 127.0.0.1\n{text}\n"
+            f"@ NS ns.{zone}.\nns A {at[0]}\n{text}\n"
         )
         lines.append(f'  - domain: {zone}\n    file: "{zone}.zone"{may_update}')
     (folder / "knot.conf").write_text("\n".join(lines) + "\n")
@@ -335,12 +341,12 @@ def _start_knot(
         return subprocess.Popen([binary, "-c", str(folder / "knot.conf")], stdout=log, stderr=log)
 
 
-def _wait_for_knot(process: subprocess.Popen[bytes], port: int, zone: str) -> bool:
+def _wait_for_knot(process: subprocess.Popen[bytes], at: tuple[str, int], zone: str) -> bool:
     """True when it answers for `zone`, False when it ended first (another process may have taken the port)."""
     query = dns.message.make_query(zone + ".", "SOA")
     while process.poll() is None:
         with contextlib.suppress(dns.exception.DNSException, OSError):
-            reply = dns.query.udp(query, "127.0.0.1", port=port, timeout=0.2)
+            reply = dns.query.udp(query, at[0], port=at[1], timeout=0.2)
             if reply.rcode() == dns.rcode.NOERROR and reply.answer:
                 return True
         time.sleep(0.02)
