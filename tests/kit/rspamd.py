@@ -3,6 +3,8 @@
     with rspamd(resolver=zone.address) as judge:
         assert judge.verdict(content, client="192.0.2.1", sender="a@x.test", helo="mx.x.test") == "spf=pass ..."
 
+    python -m kit.rspamd ADDRESS@PORT CLIENT SENDER HELO < MAIL        prints the same; the e2e asks so
+
 Its list of public suffixes is a short one of ours: the true one takes it minutes to read.
 """
 
@@ -10,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import urllib.error
+import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,3 +113,13 @@ def rspamd(*, resolver: str) -> Iterator[Rspamd]:
 
 def _command(home: Path) -> list[str]:
     return ["rspamd", "-u", "_rspamd", "-g", "_rspamd", "-f", "-c", str(home / "rspamd.conf")]
+
+
+def main() -> None:
+    resolver, client, sender, helo = sys.argv[1:]
+    with rspamd(resolver=resolver) as judge:
+        print(judge.verdict(sys.stdin.buffer.read(), client=client, sender=sender, helo=helo))
+
+
+if __name__ == "__main__":
+    main()
