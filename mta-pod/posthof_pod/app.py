@@ -532,6 +532,8 @@ class Worker:
         for ref in refs:
             if backlog.forget((ref,)):
                 busy.add(ref)
+        if refs and not busy:
+            backlog.close_lane(refs[0] >> 32)
         return busy
 
     def _spool_event(self, name: str, /, **fields: object) -> None:

@@ -216,13 +216,19 @@ def test_a_lane_that_goes_to_a_peer_is_forgotten():
         backlog.add(1 << 32 | n, (0,), A, now=NOW)
         backlog.add(2 << 32 | n, (0, 1), B, now=NOW, due=NOW + 9)
     running = take(backlog)
-    assert backlog.forget_lane(1) == 1
-    assert backlog.forget_lane(2) == 0
+    assert backlog.forget(1 << 32 | n for n in range(100)) == 1
+    assert backlog.forget(2 << 32 | n for n in range(100)) == 0
+    assert not backlog.close_lane(1)
+    assert backlog.close_lane(2)
+    assert set(backlog._lanes) == {1}  # the other one's table is given back
     assert backlog.take(backlog.line(A), NOW) is None
     assert len(backlog) == 1
     backlog.done(running.unit)
     assert len(backlog) == 0
     assert backlog.wake_due(NOW + 100) == 0
+    assert backlog.close_lane(1)
+    backlog.add(2 << 32 | 7, (0,), A, now=NOW)  # it comes back
+    assert len(backlog.find(2 << 32 | 7)) == 1
 
 
 def test_units_are_found_by_ref_also_where_indices_are_sparse():
@@ -247,7 +253,8 @@ def test_a_row_that_is_used_again_is_another_message_and_costs_no_dict_entry():
     backlog.forget([first])
     assert (backlog.find(first), backlog.find(second)) == ([], [units[1]])
     backlog.add(first, (1,), B, now=NOW)
-    assert backlog.forget_lane(2) == 0
+    assert backlog.forget([first, second]) == 0
+    assert backlog.close_lane(2)
     assert len(backlog) == 0
     assert not backlog._sparse
 
@@ -494,8 +501,10 @@ class AnyOrder(RuleBasedStateMachine):
     def forget(self, which: int, whole_lane: bool) -> None:
         ref = sorted(self.live)[which % len(self.live)]
         if whole_lane:
-            self.backlog.forget_lane(ref >> 32)
-            for other in [one for one in self.live if one >> 32 == ref >> 32]:
+            others = [one for one in self.live if one >> 32 == ref >> 32]
+            if not self.backlog.forget(others):
+                self.backlog.close_lane(ref >> 32)
+            for other in others:
                 del self.live[other]
         else:
             self.backlog.forget([ref])
